@@ -30,9 +30,7 @@ class UsageError(Exception):
         self.problem, self.fix, self.line, self.field = problem, fix, line, field
         self.file = None if file is None else str(file)
 
-    def at(
-        self, *, file: str | Path | None = None, line: int | None = None, field: str | None = None
-    ) -> UsageError:
+    def at(self, *, file: str | Path | None = None, line: int | None = None, field: str | None = None) -> UsageError:
         """The same error with the places filled in that were not known where it was raised."""
         return type(self)(
             self.problem,

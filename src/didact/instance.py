@@ -136,8 +136,12 @@ class Instance:
                 for message in data["messages"]
             ),
             origin=Origin(
-                **{**origin, "source": origin.get("source", ""), "row": origin.get("row", 0),
-                   "parents": tuple(origin.get("parents", ()))}
+                **{
+                    **origin,
+                    "source": origin.get("source", ""),
+                    "row": origin.get("row", 0),
+                    "parents": tuple(origin.get("parents", ())),
+                }
             ),
             references=tuple(data.get("references", ())),
             choices=tuple(data.get("choices", ())),

@@ -1,0 +1,59 @@
+"""The audit: what did the tuning teach? Each probe is one file here and one line in PROBES."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any
+
+from pydantic import BaseModel, Field
+
+from didact.audit.forgetting import ForgettingConfig, forgetting
+from didact.audit.gain import GainConfig, gain
+from didact.audit.stop import StopConfig, stop
+from didact.audit.subject import Finding, Speaker, Subject, findings_from_json, findings_to_json, remembering
+from didact.errors import Interrupted
+
+Probe = Callable[[Any, Subject], list[Finding]]
+PROBES: Mapping[str, tuple[type[BaseModel], Probe]] = {
+    "gain": (GainConfig, gain),
+    "stop": (StopConfig, stop),
+    "forgetting": (ForgettingConfig, forgetting),
+}
+AuditConfig = Annotated[GainConfig | StopConfig | ForgettingConfig, Field(discriminator="type")]
+DEFAULT: tuple[AuditConfig, ...] = (GainConfig(), StopConfig(), ForgettingConfig())
+
+__all__ = [
+    "DEFAULT",
+    "PROBES",
+    "AuditConfig",
+    "Finding",
+    "Speaker",
+    "Subject",
+    "audit",
+    "findings_from_json",
+    "findings_to_json",
+]
+
+
+def audit(
+    configs: Sequence[AuditConfig], subject: Subject, report: Callable[[str], None] = lambda name: None
+) -> list[Finding]:
+    """Run the probes in order; one that fails is reported as a finding and the others go on.
+
+    report is called with each probe's name before it starts.
+    """
+    subject = remembering(subject)
+    findings: list[Finding] = []
+    for config in configs:
+        report(config.type)
+        try:
+            findings += PROBES[config.type][1](config, subject)
+        except Interrupted:
+            raise
+        except Exception as error:  # whatever broke, the other probes still have something to say
+            problem = " ".join(str(error).split())
+            verdict = f"Cannot be said. The probe failed: {type(error).__name__}: {problem}"
+            details = {"category": "failed", "traceback": traceback.format_exc()}
+            findings.append(Finding(config.type, f"What does the {config.type} probe say?", verdict, details=details))
+    return findings

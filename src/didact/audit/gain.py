@@ -1,0 +1,239 @@
+"""What did the tuning teach? Base against tuned on four levels of unseen data, form and content told apart.
+
+The form of an answer (it is one of the choices; it ends) is learnt long before its content, so a rise in exact match
+proves little (Kung & Peng 2023, "Do Models Really Learn to Follow Instructions?"). Content is claimed only where the
+tuned model beats every opponent that knows nothing new: itself untuned, chance, the majority label, its own answers to
+other rows, and, where a model can be retrained, one tuned on random labels.
+
+Limits: the intervals speak of other rows of the same tasks, not of other tasks.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from didact.audit.controls import chance, majority, random_labels, swapped
+from didact.audit.interval import Floats, Interval, mean_interval
+from didact.audit.measure import Measured, choose_examples, generous_score, groups_of, is_long, measure, sample, task_of
+from didact.audit.subject import Finding, Speaker, Subject
+from didact.audit.verdict import LEVELS, Evidence, absent, gain_category, gain_sentence, level_question
+from didact.instance import Instance
+
+ROUTES = {
+    "ranking": "ranking the choices (free answers: the score itself, the untuned model's form forgiven)",
+    "given valid": "exact match on those closed items where the tuned model gave a valid answer",
+}
+
+
+class GainConfig(BaseModel):
+    """Base against tuned on seen templates, held-out templates, held-out tasks and held-out clusters."""
+
+    model_config = ConfigDict(extra="forbid")
+    type: Literal["gain"] = "gain"
+    items_per_level: int = Field(400, ge=1, description="held-out instances asked per level, spread over its tasks")
+    min_items: int = Field(30, ge=5, description="with fewer items than this nothing is said of a level")
+    smallest_gain: float = Field(0.05, gt=0, lt=1, description="the smallest gain worth having, as a fraction")
+    random_label: int = Field(1000, ge=0, description="instances for the control tuned on random labels; 0: none")
+    examples: int = Field(3, ge=0, description="examples shown per rule: largest gain, largest loss, random")
+    stem: bool = Field(False, description="stem words in ROUGE-L (needs nltk)")
+
+
+@dataclass(frozen=True)
+class Level:
+    """One level measured: its instances, and what base, tuned and the random-label control made of them."""
+
+    name: str
+    instances: Sequence[Instance]
+    base: Measured
+    tuned: Measured
+    control: Measured | None
+    opponents: Mapping[str, Mapping[str, Floats]]
+    seed: int
+
+    def interval(self, values: Floats, level: float = 0.95) -> Interval:
+        """Mean over the items where the value is known, rows resampled whole."""
+        known = np.isfinite(values)
+        rows = [row for row, keep in zip(groups_of(self.instances), known, strict=True) if keep]
+        return mean_interval(values[known], rows, seed=self.seed, level=level)
+
+
+def gain(config: GainConfig, subject: Subject) -> list[Finding]:
+    """One finding per level, from near (new rows of trained tasks) to far (clusters never trained)."""
+    control, control_note = _control(config, subject)
+    findings = []
+    for name in LEVELS:
+        mine = [instance for instance in subject.heldout if instance.tags.get("level") == name]
+        instances = sample(mine, config.items_per_level, subject.seed)
+        if len(instances) < config.min_items:
+            details = {"category": "cannot be said", "level": name}
+            verdict = absent(name, len(instances), config.min_items)
+            findings.append(Finding("gain", level_question(name), verdict, n=len(instances), details=details))
+            continue
+        finding = _finding(config, _measured(name, instances, subject, control, config.stem))
+        findings.append(replace(finding, details={**finding.details, "random_label": control_note}))
+    return findings
+
+
+def _control(config: GainConfig, subject: Subject) -> tuple[Speaker | None, str]:
+    if not config.random_label or subject.retrain is None or not subject.trained:
+        return None, "not run"
+    chosen = sample(subject.trained, config.random_label, subject.seed)
+    note = f"tuned on {len(chosen):,} of the {len(subject.trained):,} training instances, labels drawn at random"
+    return subject.retrain(random_labels(chosen, subject.seed)), note
+
+
+def _measured(name: str, instances: Sequence[Instance], subject: Subject, control: Speaker | None, stem: bool) -> Level:
+    base, tuned = measure(subject.base, instances, stem), measure(subject.tuned, instances, stem)
+    other = None if control is None else measure(control, instances, stem)
+    knew = np.array([generous_score(r, i, stem) for r, i in zip(base.replies, instances, strict=True)])
+    common = {"chance": chance(instances), "majority label": majority(instances, subject.trained, subject.seed)}
+    opponents: dict[str, dict[str, Floats]] = {}
+    for route in ROUTES:
+        ranking = route == "ranking"
+        opponents[route] = {
+            "untuned model": _content(base, knew),
+            **common,
+            "swapped answers": np.where(
+                np.isfinite(tuned.ranked) & ranking,
+                swapped(instances, tuned, subject.seed, by_ranking=True),
+                swapped(instances, tuned, subject.seed, by_ranking=False),
+            ),
+            **({} if other is None else {"random labels": _content(other, other.score)}),
+        }
+    return Level(name, instances, base, tuned, other, opponents, subject.seed)
+
+
+def _content(measured: Measured, free: Floats) -> Floats:
+    """Content whatever the form: ranked credit where there are choices, else the score of the free answer."""
+    return np.where(np.isfinite(measured.ranked), measured.ranked, free)
+
+
+def _finding(config: GainConfig, level: Level) -> Finding:
+    base, tuned = level.base, level.tuned
+    routes = {
+        "ranking": _content(tuned, tuned.score),
+        "given valid": np.where(np.isfinite(tuned.ranked) & (tuned.form == 1), tuned.exact, np.nan),
+    }
+    routes = {name: own for name, own in routes.items() if np.isfinite(own).sum() >= config.min_items}
+    width = 1 - 0.05 / len(routes)  # Bonferroni: content may be shown by either route
+    content = {
+        route: {rival: level.interval(own - credit, width) for rival, credit in level.opponents[route].items()}
+        for route, own in routes.items()
+    }
+    knew = level.opponents["ranking"]["untuned model"]
+    evidence = Evidence(
+        level=level.name,
+        n=len(level.instances),
+        tasks=len({task_of(instance) for instance in level.instances}),
+        mixed=any(is_long(instance) for instance in level.instances),
+        base=float(base.score.mean()),
+        tuned=float(tuned.score.mean()),
+        gain=level.interval(tuned.score - base.score),
+        base_form=float(base.form.mean()),
+        tuned_form=float(tuned.form.mean()),
+        form=level.interval(tuned.form - base.form),
+        ranked=level.interval(tuned.ranked - base.ranked),
+        content=content,
+        part_form=level.interval(tuned.form * knew - base.score),
+        part_content=level.interval(tuned.score - tuned.form * knew),
+        unrankable=base.unrankable + tuned.unrankable,
+        smallest=config.smallest_gain,
+    )
+    details = {
+        "category": gain_category(evidence),
+        "level": level.name,
+        "measures": _measures(level, config.min_items),
+        "content": {
+            "level": width,
+            "routes": {
+                route: {
+                    "how": ROUTES[route],
+                    "value": float(np.nanmean(own)),
+                    "opponents": _rivals(content[route], level.opponents[route], own),
+                }
+                for route, own in routes.items()
+            },
+        },
+        "parts": {"form": evidence.part_form.to_json(), "content": evidence.part_content.to_json()},
+        "detectable": evidence.gain.detectable,
+        "tasks": _table(level, "task"),
+        "clusters": _table(level, "cluster"),
+        "unrankable": evidence.unrankable,
+    }
+    return Finding(
+        "gain",
+        level_question(level.name),
+        gain_sentence(evidence),
+        evidence.gain.value,
+        evidence.gain.low,
+        evidence.gain.high,
+        evidence.base,
+        evidence.n,
+        choose_examples(level.instances, base, tuned, config.examples, level.seed),
+        details,
+    )
+
+
+def _rivals(against: Mapping[str, Interval], credits: Mapping[str, Floats], own: Floats) -> dict[str, dict[str, float]]:
+    known = np.isfinite(own)
+    return {
+        rival: {"opponent": float(np.nanmean(credits[rival][known])), **interval.to_json()}
+        for rival, interval in against.items()
+    }
+
+
+def _measures(level: Level, least: int) -> list[dict[str, Any]]:
+    """Every measure as a row: base, tuned, their paired difference, and the random-label control."""
+    names = {
+        "exact match": "exact",
+        "ROUGE-L": "rouge",
+        "score": "score",
+        "right form": "form",
+        "ranked accuracy": "ranked",
+        "ended by itself": "stopped",
+    }
+    rows = []
+    for name, field in names.items():
+        before, after = getattr(level.base, field), getattr(level.tuned, field)
+        known = np.isfinite(after)
+        if known.sum() < least:
+            continue
+        control = None if level.control is None else float(np.nanmean(getattr(level.control, field)))
+        means = {"base": float(before[known].mean()), "tuned": float(after[known].mean()), "random_label": control}
+        rows.append({"measure": name, **means, **level.interval(after - before).to_json()})
+    return rows
+
+
+def _table(level: Level, key: Literal["task", "cluster"]) -> list[dict[str, Any]]:
+    """The gain per task or cluster, largest first; intervals over few items are wide and say so."""
+    members: dict[str, list[int]] = defaultdict(list)
+    for i, instance in enumerate(level.instances):
+        members[task_of(instance) if key == "task" else instance.origin.cluster or "(none)"].append(i)
+    blind = chance(level.instances)
+    rows: list[dict[str, Any]] = []
+    for name, chosen in members.items():
+        here = replace(level, instances=[level.instances[i] for i in chosen])
+        pick = np.array(chosen)
+        closed = np.isfinite(level.tuned.ranked[pick])
+        difference = here.interval(level.tuned.score[pick] - level.base.score[pick])
+        rows.append(
+            {
+                key: name,
+                **({"cluster": level.instances[chosen[0]].origin.cluster} if key == "task" else {}),
+                "base": float(level.base.score[pick].mean()),
+                "tuned": float(level.tuned.score[pick].mean()),
+                **difference.to_json(),
+                "base_form": float(level.base.form[pick].mean()),
+                "tuned_form": float(level.tuned.form[pick].mean()),
+                "base_ranked": float(level.base.ranked[pick][closed].mean()) if closed.any() else None,
+                "tuned_ranked": float(level.tuned.ranked[pick][closed].mean()) if closed.any() else None,
+                "chance": float(blind[pick][closed].mean()) if closed.any() else None,
+            }
+        )
+    return sorted(rows, key=lambda row: (-row["value"], row[key]))

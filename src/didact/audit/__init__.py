@@ -20,15 +20,16 @@ PROBES: Mapping[str, tuple[type[BaseModel], Probe]] = {
     "stop": (StopConfig, stop),
     "forgetting": (ForgettingConfig, forgetting),
 }
-AuditConfig = Annotated[GainConfig | StopConfig | ForgettingConfig, Field(discriminator="type")]
-DEFAULT: tuple[AuditConfig, ...] = (GainConfig(), StopConfig(), ForgettingConfig())
+Audit = Annotated[GainConfig | StopConfig | ForgettingConfig, Field(discriminator="type")]
 
 __all__ = [
-    "DEFAULT",
     "PROBES",
-    "AuditConfig",
+    "Audit",
     "Finding",
+    "ForgettingConfig",
+    "GainConfig",
     "Speaker",
+    "StopConfig",
     "Subject",
     "audit",
     "findings_from_json",
@@ -37,7 +38,7 @@ __all__ = [
 
 
 def audit(
-    configs: Sequence[AuditConfig], subject: Subject, report: Callable[[str], None] = lambda name: None
+    configs: Sequence[Audit], subject: Subject, report: Callable[[str], None] = lambda name: None
 ) -> list[Finding]:
     """Run the probes in order; one that fails is reported as a finding and the others go on.
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from didact.audit.controls import chance, majority, random_labels, swapped
 from didact.audit.interval import Floats, Interval, mean_interval
@@ -42,6 +42,12 @@ class GainConfig(BaseModel):
     random_label: int = Field(1000, ge=0, description="instances for the control tuned on random labels; 0: none")
     examples: int = Field(3, ge=0, description="examples shown per rule: largest gain, largest loss, random")
     stem: bool = Field(False, description="stem words in ROUGE-L (needs nltk)")
+
+    @model_validator(mode="after")
+    def _enough(self) -> GainConfig:
+        if self.items_per_level < self.min_items:
+            raise ValueError(f"items_per_level must be at least min_items ({self.min_items})")
+        return self
 
 
 @dataclass(frozen=True)

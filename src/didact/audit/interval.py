@@ -53,8 +53,9 @@ def mean_interval(
     """Mean of per-item values (for two systems: of the paired differences) with a bootstrap interval.
 
     groups: items with equal keys share a source and are resampled together. span: the range a value can take; when
-    all values are alike the bootstrap sees no spread, and the interval is then the exact binomial bound on the share
-    of items that could still differ. Percentiles are widened for small samples (Hesterberg 2015, expanded percentile).
+    all values are alike the bootstrap sees no spread, and the interval is then the exact binomial bound on the share of
+    items that could still differ (without a span: no width). Percentiles are widened for small samples (Hesterberg
+    2015, expanded percentile).
     """
     return ratio_interval(values, np.ones(len(values)), groups, seed=seed, level=level, span=span, resamples=resamples)
 
@@ -114,8 +115,8 @@ def _resampled(units: Floats, generator: np.random.Generator, resamples: int) ->
 
 
 def _no_spread(value: float, n: int, groups: int, level: float, span: tuple[float, float] | None) -> Interval:
-    if span is None:
-        return Interval(value, -math.inf, math.inf, math.inf, n, groups, level)
+    if span is None or groups == 0:
+        return Interval(value, value, value, 0.0, n, groups, level)
     share = 1 - ((1 - level) / 2) ** (1 / groups)
     low, high = value - share * (value - span[0]), value + share * (span[1] - value)
     error = (high - low) / (2 * NormalDist().inv_cdf((1 + level) / 2))

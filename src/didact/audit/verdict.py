@@ -71,6 +71,11 @@ class Evidence:
         hardest = [(route, *min(leads.items(), key=lambda lead: lead[1].low)) for route, leads in self.content.items()]
         return max(hardest, key=lambda lead: lead[2].low)
 
+    def nearest_bound(self) -> tuple[str, Interval]:
+        """The opponent that bounds the lead most tightly from above, on the route that leaves most room."""
+        bounds = [min(leads.items(), key=lambda lead: lead[1].high) for leads in self.content.values()]
+        return max(bounds, key=lambda lead: lead[1].high)
+
     @property
     def content_shown(self) -> bool:
         """Does some route beat every opponent, its interval clear of 0?"""
@@ -135,17 +140,26 @@ def _shown(evidence: Evidence) -> str:
 
 
 def _not_shown(evidence: Evidence, category: Category) -> str:
-    _, rival, lead = evidence.closest()
-    stands = "behind" if lead.high < 0 else "not clearly ahead of"
-    against = f"In content the model is {stands} {RIVALS[rival]}: {points(lead)}."
+    rival, lead = evidence.nearest_bound()
     if lead.high < evidence.smallest:
         taught = "format was learnt, not the task" if category == "format only" else "the task was not learnt"
-        return f"{against} A lead of {plain(evidence.smallest)} points or more is ruled out: {taught}."
-    taught = "format was learnt; whether the task was, is not shown" if category == "format only" else "none is shown"
-    return (
-        f"{against} A true lead under {plain(lead.detectable)} points would often be missed, so {taught}; about "
-        f"{lead.items_for(evidence.smallest):,} items would settle {plain(evidence.smallest)} points."
+        return (
+            f"In content the model is {_stands(lead)} {RIVALS[rival]}: {points(lead)}. "
+            f"A lead of {plain(evidence.smallest)} points over every control is ruled out: {taught}."
+        )
+    _, rival, lead = evidence.closest()
+    taught = (
+        "format was learnt and nothing shows that the task was" if category == "format only" else "nothing is shown"
     )
+    return (
+        f"In content the model is {_stands(lead)} {RIVALS[rival]}: {points(lead)}. So {taught}; but a true lead under "
+        f"{plain(lead.detectable)} points would often be missed, and about {lead.items_for(evidence.smallest):,} items "
+        f"would settle {plain(evidence.smallest)} points."
+    )
+
+
+def _stands(lead: Interval) -> str:
+    return "behind" if lead.high < 0 else "not clearly ahead of"
 
 
 RIVALS = {

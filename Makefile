@@ -1,0 +1,82 @@
+# didact: `make demo` and `make test` need Python 3.11 or newer and make, nothing else.
+
+PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13 python3.14 python; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
+VENV ?= .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.didact-ready
+PIP := $(BIN)/python -m pip install -q --disable-pip-version-check
+
+# PyTorch's own index of CPU builds, asked when pip finds no CPU build by itself. For a GPU see the README.
+CPU_INDEX := https://download.pytorch.org/whl/cpu
+TORCH_INDEX ?= $(CPU_INDEX)
+TORCH := $(shell sed -n 's/^torch==//p' constraints.txt)
+
+.DEFAULT_GOAL := help
+.PHONY: help env demo test test-full check bench-peers clean
+
+help:
+	@echo "make demo        the whole job on the embedded world, into ./demo (again: resumes)"
+	@echo "make test        the tests, in minutes"
+	@echo "make test-full   every repetition; goes on where it stopped"
+	@echo "make check       lint, types, import contracts, static gates"
+	@echo "make bench-NAME  a benchmark of benchmarks/ (bench-peers: the environments of other systems)"
+	@echo "make clean       removes the demo, builds and caches; the environment stays"
+
+env: $(READY)
+
+# torch goes first and by itself, so that nothing else pulls a build of gigabytes that this machine cannot use.
+$(READY): pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed: install it, or give make PYTHON=/path/to/python" >&2; exit 1; }
+	@test -x $(BIN)/python || { echo "making $(VENV) with $(PYTHON)"; $(PYTHON) -m venv $(VENV); }
+	@$(BIN)/python -c 'import importlib.metadata as m, sys; sys.exit(m.version("torch").split("+")[0] != "$(TORCH)")' 2>/dev/null \
+	|| { [ "$(TORCH_INDEX)" = "$(CPU_INDEX)" ] && echo "installing torch $(TORCH): a CPU build that pip finds" \
+		&& $(PIP) --no-deps "torch==$(TORCH)+cpu" 2>/dev/null; } \
+	|| { echo "installing torch $(TORCH) from $(TORCH_INDEX)" \
+		&& $(PIP) --no-deps --index-url "$(TORCH_INDEX)" --timeout 10 --retries 1 "torch==$(TORCH)"; } \
+	|| { [ "$(TORCH_INDEX)" = "$(CPU_INDEX)" ] \
+		&& echo "warning: no CPU build was found; the default build may bring about 3 GB of GPU libraries" >&2 \
+		&& $(PIP) "torch==$(TORCH)"; }
+	@echo "installing didact and the tested versions of what it needs"
+	@$(PIP) -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: $(READY)
+	@$(BIN)/didact run recipes/demo.yaml --out demo
+
+test: $(READY)
+	$(BIN)/python -m pytest -m "not slow"
+
+# A test file that passed is not run again until the code or the tests change.
+test-full: $(READY)
+	@key=$$(find src tests recipes -type f -not -name '*.pyc' | LC_ALL=C sort | xargs cat | $(BIN)/python -c \
+		'import hashlib, sys; print(hashlib.sha256(sys.stdin.buffer.read()).hexdigest()[:16])'); \
+	done=build/test-full/$$key; mkdir -p $$done; \
+	for file in $$(find tests -name 'test_*.py' | LC_ALL=C sort); do \
+		stamp=$$done/$$(echo $$file | tr / -); \
+		if [ -e $$stamp ]; then echo "passed before: $$file"; continue; fi; \
+		echo "$$file"; DIDACT_FULL=1 $(BIN)/python -m pytest $$file --timeout 7200 || [ $$? -eq 5 ] || exit 1; touch $$stamp; \
+	done; echo "all test files passed with every repetition"
+
+check: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest tests/test_imports.py
+
+bench-%: $(READY)
+	@test -e benchmarks/$*.py || { echo "no benchmark $*; there are: $$(ls benchmarks | sed -n 's/\.py$$//p' | xargs)" >&2; exit 2; }
+	@$(BIN)/python benchmarks/$*.py
+
+# Each peer system lives in its own environment: benchmarks/peers/NAME.txt -> .venv-NAME
+bench-peers:
+	@for file in $$(ls benchmarks/peers/*.txt 2>/dev/null); do name=$$(basename $$file .txt); \
+		test -e .venv-$$name/.ready && continue; echo "making .venv-$$name"; \
+		$(PYTHON) -m venv .venv-$$name && .venv-$$name/bin/python -m pip install -q -r $$file && touch .venv-$$name/.ready \
+		|| echo "$$name could not be installed; its figures will be null" >&2; \
+	done
+
+clean:
+	rm -rf demo build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,195 @@
+"""The story, top to bottom: write a recipe, look at it, run its stages, talk to the result, see what is missing.
+
+Everything heavy is imported where it is used, so that `didact --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+
+from didact.errors import Interrupted, UsageError
+
+if TYPE_CHECKING:
+    from didact.console import Console
+    from didact.run import Run
+
+app = typer.Typer(
+    name="didact",
+    help="Build instruction data, tune a language model on it, and see what the tuning taught.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+starter_app = typer.Typer(help="The embedded world: make its corpus, check its base model.", no_args_is_help=True)
+
+Target = Annotated[Path, typer.Argument(help="A recipe, or the folder of a run.", show_default=False)]
+Out = Annotated[Path | None, typer.Option("--out", "-o", help="Folder of the run.", show_default="runs/NAME")]
+Overrides = Annotated[list[str] | None, typer.Option("--set", metavar="A.B=C", help="Change the recipe; repeatable.")]
+
+
+@app.command()
+def init(
+    path: Annotated[Path, typer.Argument(help="Where to write the recipe.")] = Path("recipe.yaml"),
+    data: Annotated[Path | None, typer.Option(help="A file of rows; its format is found and shown.")] = None,
+    schema: Annotated[bool, typer.Option("--schema", help="Print the JSON Schema of a recipe and stop.")] = False,
+) -> None:
+    """Write a small commented recipe, for your data if you give it."""
+    console = _console()
+    if schema:
+        import json
+
+        from didact.recipe import json_schema
+
+        typer.echo(json.dumps(json_schema(), indent=2))
+        return
+    from didact.first import write_recipe
+
+    write_recipe(path, data, console)
+
+
+@app.command()
+def show(
+    target: Target,
+    row: Annotated[int, typer.Option(help="Which row, counted from 1 through all sources.")] = 1,
+    sets: Overrides = None,
+) -> None:
+    """Show one row as instance and as coloured tokens: what is context, what is learnt."""
+    from didact.show import show_row
+
+    show_row(_open(target, None, sets), row)
+
+
+@app.command()
+def build(target: Target, out: Out = None, sets: Overrides = None) -> None:
+    """Make instances from the rows, and put some away for the audit."""
+    _upto("build", target, out, sets)
+
+
+@app.command()
+def curate(target: Target, out: Out = None, sets: Overrides = None) -> None:
+    """Up to here, then drop what should not be learnt, each with its reason."""
+    _upto("curate", target, out, sets)
+
+
+@app.command()
+def tune(target: Target, out: Out = None, sets: Overrides = None) -> None:
+    """Up to here, then train the model on the answers."""
+    _upto("tune", target, out, sets)
+
+
+@app.command()
+def audit(target: Target, out: Out = None, sets: Overrides = None) -> None:
+    """Up to here, then find out what the tuning taught."""
+    _tell_findings(_upto("audit", target, out, sets))
+
+
+@app.command()
+def report(target: Target, out: Out = None, sets: Overrides = None) -> None:
+    """Up to here, then write the report as one HTML page."""
+    _tell_findings(_upto("report", target, out, sets))
+
+
+@app.command()
+def run(target: Target, out: Out = None, sets: Overrides = None) -> None:
+    """All stages, from rows to report; those that need not run again are reused."""
+    _tell_findings(_upto("report", target, out, sets))
+
+
+@app.command()
+def chat(folder: Annotated[Path, typer.Argument(help="The folder of a run.", show_default=False)]) -> None:
+    """Talk to the base model and the tuned one, side by side."""
+    from didact.chat import chat as talk
+    from didact.chat import typed
+
+    if not (folder / "tuned").is_dir():
+        raise UsageError("no tuned model here", "didact tune makes one", file=folder)
+    console = _console()
+    run = _open(folder, None, None)
+    lines = typed(console) if sys.stdin.isatty() else (line for line in sys.stdin)
+    talk(run.voices(), lines, console)
+
+
+@app.command()
+def doctor() -> None:
+    """Print versions, what is missing, and how to mend it."""
+    from didact import __version__
+    from didact.doctor import checks
+
+    console = _console()
+    console.say(f"didact {__version__}")
+    found = checks(Path.cwd())
+    for check in found:
+        mark = "ok  " if not check.fix else ("need" if check.needed else "    ")
+        fix = f" - {check.fix}" if check.fix else ""
+        console.say(f"{mark}  {check.name:<16} {check.found}{fix}", "" if not check.fix else "bold")
+    if any(check.fix and check.needed for check in found):
+        raise typer.Exit(1)
+
+
+def _upto(stage: str, target: Path, out: Path | None, sets: list[str] | None) -> Run:
+    run = _open(target, out, sets)
+    with run:
+        run.upto(stage)
+    return run
+
+
+def _open(target: Path, out: Path | None, sets: list[str] | None) -> Run:
+    from didact.run import open_run
+
+    return open_run(target, out, sets or [], _console())
+
+
+def _tell_findings(run: Run) -> None:
+    """In plain words what was learned, and where it is written."""
+    console = _console()
+    console.say("")
+    console.say("What was learned", "bold")
+    for finding in run.findings():
+        console.say(f"  {finding.question}", "aside")
+        console.say(f"    {finding.verdict}")
+    page = run.path / "audit" / "report.html"
+    if page.exists():
+        console.say(f"\nReport  {page.resolve()}")
+        console.say(f"Chat    didact chat {run.path}")
+
+
+def _console() -> Console:
+    from didact.console import Console
+
+    return Console()
+
+
+def main() -> NoReturn:
+    """The command line. Exit codes: 0 done, 2 something to mend, 130 and 143 stopped by Ctrl-C and SIGTERM."""
+    try:
+        code = app(standalone_mode=False)
+        sys.exit(code if isinstance(code, int) else 0)
+    except UsageError as error:
+        _fail(str(error), 2)
+    except Interrupted as stopped:
+        _fail(str(stopped), stopped.code)
+    except (typer.Abort, KeyboardInterrupt):
+        _fail("stopped", 130)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(141)
+    except Exception as error:
+        if hasattr(error, "format_message"):  # a click error: an unknown option, a missing argument
+            context = getattr(error, "ctx", None)
+            command = context.command_path if context is not None else "didact"
+            _fail(f"{' '.join(error.format_message().split()).rstrip('.')} - see {command} --help", 2)
+        raise
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    typer.echo(message, err=True)
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,98 @@
+"""What decides a result: hashes of code, models and sources, and settings laid flat so that a change can be named.
+
+Nothing here imports torch, so a run that has nothing to do ends in a moment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from didact.folder import sha256
+from didact.instance import digest
+
+# The code whose change makes a stage run again; data files beside it count too.
+CODE = {
+    "build": ("instance.py", "formats.py", "sources.py", "template.py", "templates", "build.py", "starter"),
+    "curate": ("instance.py", "curate", "render.py"),
+    "tune": ("render.py", "pack.py", "model.py", "methods", "tune.py", "checkpoint.py"),
+    "audit": ("render.py", "model.py", "infer.py", "methods", "tune.py", "audit"),
+    "report": ("audit",),
+}
+
+
+def code(stage: str) -> str:
+    """Hash of the code and data files of the package that decide what a stage makes."""
+    root = Path(__file__).parent
+    files = [
+        f for name in CODE[stage] for f in ([root / name] if (root / name).is_file() else (root / name).rglob("*"))
+    ]
+    return digest({str(f.relative_to(root)): sha256(f) for f in sorted(files) if f.is_file() and f.suffix != ".pyc"})
+
+
+def model(name: str) -> str:
+    """What identifies a base model: the bytes of its folder, or its name on the hub."""
+    from didact import starter
+
+    folder = starter.base_folder() if name == "starter" else Path(name)
+    if not folder.is_dir():
+        return name
+    return digest({str(f.relative_to(folder)): _file_id(f) for f in sorted(folder.rglob("*")) if f.is_file()})
+
+
+def sources(sources: Iterable[BaseModel], home: Path) -> dict[str, str]:
+    """Hashes of the files that sources name, by path as written."""
+    from didact.template import expand
+
+    found: dict[str, str] = {}
+    for source in sources:
+        for value in flat("", source).values():
+            place = home / expand(value) if isinstance(value, str) and value else None
+            if place is None or not place.exists():
+                continue
+            files = sorted(f for f in place.rglob("*") if f.is_file()) if place.is_dir() else [place]
+            found[value] = digest({str(f): _file_id(f) for f in files})
+    return found
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that decide a run's figures."""
+    import platform
+    from importlib import metadata
+
+    found = {"python": platform.python_version(), "platform": platform.platform()}
+    for package in ("torch", "transformers", "tokenizers", "safetensors", "peft", "numpy", "pydantic"):
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _file_id(file: Path) -> str:
+    """A file's hash; of files beyond 1 GiB only size and time of change, to keep a start under a second."""
+    status = file.stat()
+    return sha256(file) if status.st_size <= 2**30 else f"{status.st_size}:{status.st_mtime_ns}"
+
+
+def flat(name: str, value: Any) -> dict[str, Any]:
+    if isinstance(value, BaseModel):
+        value = value.model_dump(mode="json")
+    if isinstance(value, (list, tuple)):
+        value = {str(i): item for i, item in enumerate(value)}
+    if isinstance(value, Mapping) and value:
+        found: dict[str, Any] = {}
+        for key, item in value.items():
+            found |= flat(f"{name}.{key}" if name else str(key), item)
+        return found
+    return {name: [] if value == {} else value}
+
+
+def change(key: str, old: Any, new: Any) -> str:
+    short = [value for value in (old, new) if value is None or len(str(value)) < 16 or "." in key]
+    if key.endswith((".jsonl", ".json", "tuned", "model", "code")) or len(short) < 2:
+        return f"{key} changed"
+    return f"{key} changed ({old} -> {new})"

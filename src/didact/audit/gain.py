@@ -212,7 +212,8 @@ def _measures(level: Level, least: int) -> list[dict[str, Any]]:
             continue
         control = None if level.control is None else float(np.nanmean(getattr(level.control, field)))
         means = {"base": float(before[known].mean()), "tuned": float(after[known].mean()), "random_label": control}
-        rows.append({"measure": name, **means, **level.interval(after - before).to_json()})
+        blind = {"chance": float(chance(level.instances)[known].mean())} if name == "ranked accuracy" else {}
+        rows.append({"measure": name, **means, **blind, **level.interval(after - before).to_json()})
     return rows
 
 

@@ -12,7 +12,9 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -26,8 +28,10 @@ from didact.recipe import Recipe, load_recipe
 
 if TYPE_CHECKING:
     from didact.audit import Finding, Speaker
+    from didact.audit.report import About
+    from didact.infer import Answerer
     from didact.model import Loaded
-    from didact.render import Renderer
+    from didact.render import Renderer, Tokens
     from didact.tune import Step
 
 STAGES = ("build", "curate", "tune", "audit", "report")
@@ -184,8 +188,7 @@ class Run:
                 else:
                     yield _line(instance.to_json())
 
-        with self.console.progress("build", 0):
-            built = self.folder.write_lines("built.jsonl", train())
+        built = self.folder.write_lines("built.jsonl", train())
         if not built:
             raise UsageError("no row became an instance to train on", _most(drops) or "check sources and build")
         self.folder.write_lines("heldout.jsonl", (_line(instance.to_json()) for instance in heldout))
@@ -215,19 +218,17 @@ class Run:
         return {"kept": kept, "dropped": len(drops)}, ("kept.jsonl", "dropped.jsonl")
 
     def _tune(self) -> tuple[Counts, Sequence[str]]:
-        from didact.model import save
-        from didact.tune import tune
+        from didact.tune import save, tune
 
         loaded = self.model()
-        tokens = self._tokens(self.instances("kept.jsonl"), loaded.renderer)
+        tokens = self._tokens(list(self.instances("kept.jsonl")), loaded.renderer)
         metrics = Metrics(self.folder)
-        self.patient = True
-        with self.console.progress("tune", 1) as update:
 
-            def report(step: Step) -> None:
-                metrics.add(_step_json(step))
-                update(step.step, f"loss {step.loss:.3f}  {step.tokens_per_second:,.0f} tokens/s")
+        def report(step: Step) -> None:
+            metrics.add(asdict(step))
+            update(step.step, step.steps, f"loss {step.loss:.3f}  {step.tokens_per_second:,.0f} tokens/s")
 
+        with self._patience(), self.console.progress("tune") as update, closing(metrics):
             result = tune(
                 loaded,
                 self.recipe.method,
@@ -236,16 +237,14 @@ class Run:
                 folder=self.path / "checkpoints",
                 report=report,
                 stop=lambda: bool(self.stop),
+                note=lambda text: self.console.stage("", text),
             )
-        metrics.close()
-        self.patient = False
-        if self.stop:
-            raise self.interrupted()
         staged = self.folder.staging / "tuned"
-        save(loaded, staged, self.recipe.method)
+        save(loaded, self.recipe.method, staged)
         self.folder.move(staged, "tuned")
         self._loaded = None  # it is tuned now, and no base any more
-        return {"steps": result.steps}, ("tuned", "metrics.jsonl")
+        self.console.stage("", f"loss {result.loss:.3f}, {result.examples_per_second:,.0f} instances a second")
+        return {"steps": result.steps, "weights trained": result.trainable}, ("tuned", "metrics.jsonl")
 
     def _audit(self) -> tuple[Counts, Sequence[str]]:
         from didact import starter
@@ -268,12 +267,30 @@ class Run:
         return {"findings": len(findings)}, ("audit/findings.json",)
 
     def _report(self) -> tuple[Counts, Sequence[str]]:
-        from didact.audit.report import html, markdown
+        from didact.audit.report import report_html, report_markdown
 
-        findings, steps = self.findings(), list(read_lines(self.path / "metrics.jsonl"))
-        self.folder.write("audit/report.html", html(self.recipe.name, findings, steps))
-        self.folder.write("audit/report.md", markdown(self.recipe.name, findings))
+        findings, about = self.findings(), self._about()
+        self.folder.write("audit/report.html", report_html(findings, about))
+        self.folder.write("audit/report.md", report_markdown(findings, about))
         return {}, ("audit/report.html", "audit/report.md")
+
+    def _about(self) -> About:
+        """What the report says of the run besides its findings."""
+        from didact.audit.report import About
+
+        recipe, stages = self.recipe, self.journal["stages"]
+        method = ", ".join(f"{key} {value}" for key, value in recipe.method.model_dump(exclude_none=True).items())
+        seconds = sum(entry.get("seconds", 0.0) for entry in stages.values())
+        facts = {
+            "Base model": recipe.model,
+            "Method": method.removeprefix("type "),
+            "Seed": str(recipe.seed),
+            "Time": f"{seconds:.0f} s",
+            "Versions": ", ".join(f"{name} {version}" for name, version in self.journal["versions"].items()),
+        }
+        reasons = Counter(str(record["reason"]) for record in read_lines(self.path / "dropped.jsonl"))
+        steps = list(read_lines(self.path / "metrics.jsonl"))
+        return About(recipe.name, facts, steps, stages["curate"]["counts"]["kept"], reasons)
 
     # --- what stages and commands share ------------------------------------------------------------------------------
 
@@ -304,12 +321,18 @@ class Run:
         """The one renderer of this run."""
         return self.model().renderer
 
-    def _tokens(self, instances: Iterable[Instance], renderer: Renderer) -> list[Any]:
-        rendered = []
-        for instance in instances:
-            tokens = renderer.render(instance)
-            renderer.check(instance, tokens)
-            rendered.append(tokens)
+    def voices(self) -> dict[str, Answerer]:
+        """The base model and the tuned one, to talk to."""
+        from didact.infer import Answerer
+        from didact.model import load_tuned
+
+        tuned = load_tuned(self.path / "tuned")
+        return {"base": Answerer(self.model()), "tuned": Answerer(tuned)}
+
+    def _tokens(self, instances: Sequence[Instance], renderer: Renderer) -> list[Tokens]:
+        """Rendered and checked: only the answers and their stops are learnt, in every single row."""
+        rendered = renderer.render_all(instances)
+        renderer.check_all(instances, rendered)
         return rendered
 
     def _retrain(self, instances: Sequence[Instance]) -> Speaker:
@@ -320,21 +343,26 @@ class Run:
 
         loaded = load(self.model_name())
         tokens = self._tokens(instances, loaded.renderer)
+
+        def report(step: Step) -> None:
+            update(step.step, step.steps, f"control, loss {step.loss:.3f}")
+
+        with self._patience(), self.console.progress("") as update:
+            tune(loaded, self.recipe.method, tokens, self.recipe.tune, report=report, stop=lambda: bool(self.stop))
+        return Answerer(loaded)
+
+    @contextmanager
+    def _patience(self) -> Iterator[None]:
+        """A signal does not break this work: it looks at `stop` by itself, at a moment when it can save."""
         self.patient = True
-        with self.console.progress("retrain", 1) as update:
-            tune(
-                loaded,
-                self.recipe.method,
-                tokens,
-                self.recipe.tune,
-                folder=None,
-                report=lambda step: update(step.step, f"loss {step.loss:.3f}"),
-                stop=lambda: bool(self.stop),
-            )
-        self.patient = False
+        try:
+            yield
+        except Interrupted as stopped:
+            raise self.interrupted() from stopped
+        finally:
+            self.patient = False
         if self.stop:
             raise self.interrupted()
-        return Answerer(loaded)
 
     def _tell_drops(self, drops: Sequence[Drop]) -> None:
         if drops:
@@ -356,6 +384,7 @@ class Metrics:
             self.handle = self.file.open("a", encoding="utf-8")
         self.handle.write(_line(step))
         self.handle.flush()
+        os.fsync(self.handle.fileno())
 
     def _before(self, step: int) -> Iterator[dict[str, Any]]:
         if not self.file.exists():
@@ -369,7 +398,6 @@ class Metrics:
 
     def close(self) -> None:
         if self.handle is not None:
-            os.fsync(self.handle.fileno())
             self.handle.close()
 
 
@@ -391,17 +419,16 @@ def open_run(target: Path, out: Path | None, overrides: Sequence[str], console: 
 
 
 def _line(record: Mapping[str, Any]) -> str:
-    return json.dumps(record, ensure_ascii=False) + "\n"
+    text = json.dumps(record, ensure_ascii=False) + "\n"
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:  # half a surrogate pair: written as an escape
+        text = json.dumps(record) + "\n"
+    return text
 
 
 def _drop_line(stage: str, drop: Drop) -> str:
     return _line({"stage": stage, **drop.to_json()})
-
-
-def _step_json(step: Step) -> dict[str, Any]:
-    from dataclasses import asdict
-
-    return asdict(step)
 
 
 def _detail(near: str, score: float | None) -> str:

@@ -1,0 +1,289 @@
+"""Ask a model: greedy answers, ranked choices, loss of plain text, a stream for chat. One renderer with training."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from didact.errors import UsageError
+from didact.instance import Instance, Message, Origin
+
+if TYPE_CHECKING:
+    import torch
+
+    from didact.model import Loaded
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A generated answer. stopped: it ended with a stop token, not at the limit; tokens: generated, stop included."""
+
+    text: str
+    stopped: bool
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Tree:
+    """A prompt with its choices as branches: laid out in one row, no branch sees another."""
+
+    number: int
+    prompt: list[int]
+    branches: list[list[int]]
+
+    @property
+    def length(self) -> int:
+        return len(self.prompt) + sum(len(branch) - 1 for branch in self.branches)
+
+
+class Answerer:
+    """Answers instances with a loaded model; all results are in the order of the instances."""
+
+    def __init__(self, loaded: Loaded, max_new_tokens: int = 64, batch_size: int = 64, max_tokens: int = 8192) -> None:
+        self.loaded, self.max_new_tokens = loaded, max_new_tokens
+        self.batch_size, self.max_tokens = batch_size, max_tokens
+        self._trees: bool | None = None
+
+    # ---- generation
+
+    def answer(self, instances: Sequence[Instance]) -> list[Answer]:
+        """Greedy answers. Raises UsageError for a prompt that fills the model's positions."""
+        prompts = self.loaded.renderer.prompt_all(instances)
+        self._fit(instances, prompts)
+        order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
+        answers: dict[int, Answer] = {}
+        for start in range(0, len(order), self.batch_size):
+            rows = order[start : start + self.batch_size]
+            for row, ids in zip(rows, self.generate([prompts[i] for i in rows]), strict=True):
+                answers[row] = self._answer(ids)
+        return [answers[i] for i in range(len(prompts))]
+
+    def generate(self, prompts: Sequence[list[int]]) -> list[list[int]]:
+        """Greedy continuations of some prompts in one batch, each with its stop token if it reached one."""
+        done: list[list[int]] = [[] for _ in prompts]
+        for ids_B, rows in self._steps(prompts):
+            for row, id_ in zip(rows, ids_B.tolist(), strict=True):
+                done[row].append(id_)
+        return done
+
+    def stream(self, messages: Sequence[Message]) -> Iterator[str]:
+        """Pieces of the greedy answer to a conversation as they are generated."""
+        instance = Instance.of((*messages, Message("assistant", ())), Origin("chat", 0))
+        prompt = self.loaded.renderer.prompt(instance)
+        self._fit([instance], [prompt])
+        ids: list[int] = []
+        shown = ""
+        for ids_B, _ in self._steps([prompt]):
+            ids.append(int(ids_B[0]))
+            text = self.loaded.renderer.decode(ids)
+            if (
+                text.startswith(shown) and text != shown and not text.endswith("\ufffd")
+            ):  # half a character waits for its other half
+                yield text[len(shown) :]
+                shown = text
+        rest = self.loaded.renderer.decode(ids)[len(shown) :]
+        if rest:
+            yield rest
+
+    def _answer(self, ids: list[int]) -> Answer:
+        stopped = bool(ids) and ids[-1] in self.loaded.renderer.stop_ids
+        return Answer(self.loaded.renderer.decode(ids[:-1] if stopped else ids).strip(), stopped, len(ids))
+
+    def _steps(self, prompts: Sequence[list[int]]) -> Iterator[tuple[torch.Tensor, list[int]]]:
+        """Next ids and whose they are, step by step. Finished rows leave the batch when they are half of it."""
+        import torch
+        from transformers import DynamicCache
+
+        model, device = self.loaded.model.eval(), self.loaded.device
+        stops = torch.tensor(self.loaded.renderer.stop_ids, device=device)
+        longest = max(len(prompt) for prompt in prompts)
+        limit = min(self.max_new_tokens, (self.loaded.max_positions or 1 << 30) - longest)
+        ids_BT = torch.full((len(prompts), longest), self.loaded.pad_id, dtype=torch.long)
+        seen_BT = torch.zeros(len(prompts), longest, dtype=torch.long)
+        for i, prompt in enumerate(prompts):  # padding on the left, so that all rows end together
+            ids_BT[i, longest - len(prompt) :] = torch.tensor(prompt)
+            seen_BT[i, longest - len(prompt) :] = 1
+        ids_BT, seen_BT = ids_BT.to(device), seen_BT.to(device)
+        uneven = bool((seen_BT == 0).any())
+        positions_BT = (seen_BT.cumsum(1) - 1).clamp(min=0)
+        rows, alive_B = list(range(len(prompts))), torch.ones(len(prompts), dtype=torch.bool, device=device)
+        cache = DynamicCache(config=model.config)
+        for _ in range(limit):
+            with torch.inference_mode():
+                logits_BV = model(
+                    input_ids=ids_BT,
+                    attention_mask=seen_BT if uneven else None,
+                    position_ids=positions_BT,
+                    past_key_values=cache,
+                    use_cache=True,
+                    logits_to_keep=1,
+                ).logits[:, -1]
+            ids_B = logits_BV.argmax(-1)
+            current = alive_B.tolist()
+            yield ids_B[alive_B], [row for row, living in zip(rows, current, strict=True) if living]
+            alive_B = alive_B & ~torch.isin(ids_B, stops)
+            left = int(alive_B.sum())
+            if left == 0:
+                return
+            positions_BT, ids_BT = positions_BT[:, -1:] + 1, ids_B[:, None]
+            seen_BT = torch.nn.functional.pad(seen_BT, (0, 1), value=1)
+            if left <= len(rows) // 2:
+                kept = alive_B.nonzero()[:, 0]
+                cache.batch_select_indices(kept)
+                ids_BT, positions_BT, seen_BT, alive_B = ids_BT[kept], positions_BT[kept], seen_BT[kept], alive_B[kept]
+                rows = [rows[i] for i in kept.tolist()]
+
+    def _fit(self, instances: Sequence[Instance], prompts: Sequence[list[int]]) -> None:
+        limit = self.loaded.max_positions
+        for instance, prompt in zip(instances, prompts, strict=True):
+            if limit is not None and len(prompt) >= limit:
+                raise UsageError(
+                    f"the prompt has {len(prompt)} tokens, but the model reads at most {limit}",
+                    "shorten or drop it",
+                    file=instance.origin.source or None,
+                    line=instance.origin.row or None,
+                )
+
+    # ---- ranking
+
+    def rank(self, instances: Sequence[Instance]) -> list[list[float]]:
+        """Summed log-probability (nats) of each choice and its stop token; [] for an instance without choices."""
+        renderer = self.loaded.renderer
+        spread = [(i, choice) for i, instance in enumerate(instances) for choice in instance.choices]
+        rendered = renderer.render_all([renderer.complete(instances[i], choice) for i, choice in spread])
+        scores: list[list[float]] = [[0.0] * len(instance.choices) for instance in instances]
+        trees: dict[int, list[tuple[list[int], int]]] = {}
+        for (i, _), tokens in zip(spread, rendered, strict=True):
+            start, end = tokens.turns[-1]
+            trees.setdefault(i, []).append((tokens.ids[:end], start))
+        forest = [_tree(i, group) for i, group in trees.items()]
+        self._fit([instances[tree.number] for tree in forest], [tree.prompt for tree in forest])
+        for group in self._groups(forest):
+            for tree, values in zip(group, self._score(group), strict=True):
+                scores[tree.number] = values
+        return scores
+
+    def _groups(self, forest: list[_Tree]) -> Iterator[list[_Tree]]:
+        group: list[_Tree] = []
+        for tree in sorted(forest, key=lambda tree: tree.length):
+            if group and (len(group) + 1) * tree.length > self.max_tokens:
+                yield group
+                group = []
+            group.append(tree)
+        if group:
+            yield group
+
+    def _score(self, group: list[_Tree]) -> list[list[float]]:
+        """Together where the model takes an attention mask of our own and proves it, else choice by choice."""
+        if self._trees is None:
+            limited = [tree for tree in group if len(tree.branches) > 1][:2]
+            if limited:
+                flat, tall = _flatten(self._score_rows(limited)), _flatten(self._score_trees(limited))
+                self._trees = all(abs(a - b) <= 1e-3 * max(1.0, abs(a)) for a, b in zip(flat, tall, strict=True))
+        return self._score_trees(group) if self._trees else self._score_rows(group)
+
+    def _score_rows(self, group: list[_Tree]) -> list[list[float]]:
+        import torch
+
+        rows = [(tree.prompt, branch) for tree in group for branch in tree.branches]
+        values: list[float] = []
+        for start in range(0, len(rows), self.batch_size):
+            some = rows[start : start + self.batch_size]
+            length = max(len(prompt) + len(branch) - 1 for prompt, branch in some)
+            ids_BT = torch.full((len(some), length), self.loaded.pad_id, dtype=torch.long)
+            for i, (prompt, branch) in enumerate(some):
+                ids_BT[i, : len(prompt) + len(branch) - 1] = torch.tensor(prompt + branch[:-1])
+            with torch.inference_mode():
+                logits_BTV = self.loaded.model.eval()(input_ids=ids_BT.to(self.loaded.device), use_cache=False).logits
+            for i, (prompt, branch) in enumerate(some):
+                logits_TV = logits_BTV[i, len(prompt) - 1 : len(prompt) + len(branch) - 1].float().log_softmax(-1)
+                picked = logits_TV.gather(1, torch.tensor(branch, device=logits_TV.device)[:, None])
+                values.append(float(picked.double().sum()))
+        return _regroup(values, group)
+
+    def _score_trees(self, group: list[_Tree]) -> list[list[float]]:
+        """One row per instance: the prompt once, then the branches, each seeing the prompt and itself."""
+        import torch
+
+        device, length = self.loaded.device, max(tree.length for tree in group)
+        ids_BT = torch.full((len(group), length), self.loaded.pad_id, dtype=torch.long)
+        positions_BT = torch.zeros(len(group), length, dtype=torch.long)
+        branch_BT = torch.full((len(group), length), -1, dtype=torch.long)  # -1 padding, 0 prompt, n the n-th branch
+        asked: list[tuple[int, int, int, int]] = []  # row, position that predicts, target, number of the choice
+        number = 0
+        for i, tree in enumerate(group):
+            n = len(tree.prompt)
+            ids_BT[i, :n], positions_BT[i, :n], branch_BT[i, :n] = torch.tensor(tree.prompt), torch.arange(n), 0
+            position = n
+            for k, branch in enumerate(tree.branches, start=1):
+                inner = len(branch) - 1
+                asked.append((i, n - 1, branch[0], number))
+                asked += [(i, position + j, branch[j + 1], number) for j in range(inner)]
+                if inner:
+                    ids_BT[i, position : position + inner] = torch.tensor(branch[:-1])
+                    positions_BT[i, position : position + inner] = torch.arange(n, n + inner)
+                    branch_BT[i, position : position + inner] = k
+                position += inner
+                number += 1
+        ids_BT, positions_BT, branch_BT = ids_BT.to(device), positions_BT.to(device), branch_BT.to(device)
+        same = (branch_BT[:, :, None] == branch_BT[:, None, :]) | (branch_BT[:, None, :] == 0)
+        causal = torch.ones(length, length, dtype=torch.bool, device=device).tril()
+        allowed = (same & causal & (branch_BT[:, None, :] >= 0)) | torch.eye(length, dtype=torch.bool, device=device)
+        mask = torch.zeros(allowed.shape, device=device).masked_fill(~allowed, torch.finfo(torch.float32).min)
+        with torch.inference_mode():
+            logits_BTV = self.loaded.model.eval()(
+                input_ids=ids_BT, attention_mask=mask[:, None], position_ids=positions_BT, use_cache=False
+            ).logits
+        rows_N, columns_N, targets_N, numbers_N = torch.tensor(asked, device=device).T
+        picked_NV = logits_BTV[rows_N, columns_N].float()
+        nats_N = torch.nn.functional.cross_entropy(picked_NV, targets_N, reduction="none")
+        values = torch.zeros(number, dtype=torch.double, device=device).index_add(0, numbers_N, -nats_N.double())
+        return _regroup(values.tolist(), group)
+
+    # ---- plain text
+
+    def text_loss(self, texts: Sequence[str]) -> list[tuple[float, int]]:
+        """Summed negative log-likelihood (nats) and number of predicted tokens of each text, without any template.
+
+        The first token is predicted only where the tokenizer puts BOS before it. Longer texts are read in windows.
+        """
+        import torch
+
+        renderer = self.loaded.renderer
+        limit = self.loaded.max_positions or 4096
+        windows: list[tuple[int, list[int]]] = []
+        for i, text in enumerate(texts):
+            ids = renderer.plain(text)
+            windows += [(i, ids[start : start + limit]) for start in range(0, max(len(ids) - 1, 0), limit - 1)]
+        sums, counts = [0.0] * len(texts), [0] * len(texts)
+        windows.sort(key=lambda window: len(window[1]))
+        for start in range(0, len(windows), self.batch_size):
+            some = windows[start : start + self.batch_size]
+            length = max(len(ids) for _, ids in some)
+            ids_BT = torch.full((len(some), length), self.loaded.pad_id, dtype=torch.long)
+            for row, (_, ids) in enumerate(some):
+                ids_BT[row, : len(ids)] = torch.tensor(ids)
+            ids_BT = ids_BT.to(self.loaded.device)
+            with torch.inference_mode():
+                logits_BTV = self.loaded.model.eval()(input_ids=ids_BT, use_cache=False).logits[:, :-1].float()
+            nats_BT = torch.nn.functional.cross_entropy(logits_BTV.transpose(1, 2), ids_BT[:, 1:], reduction="none")
+            for row, (i, ids) in enumerate(some):
+                sums[i] += float(nats_BT[row, : len(ids) - 1].double().sum())
+                counts[i] += len(ids) - 1
+        return list(zip(sums, counts, strict=True))
+
+
+def _tree(number: int, group: list[tuple[list[int], int]]) -> _Tree:
+    prompt = group[0][0][: group[0][1]]
+    assert all(ids[:start] == prompt for ids, start in group), "choices of one instance share their prompt"
+    return _Tree(number, prompt, [ids[start:] for ids, start in group])
+
+
+def _flatten(values: list[list[float]]) -> list[float]:
+    return [value for row in values for value in row]
+
+
+def _regroup(values: list[float], group: list[_Tree]) -> list[list[float]]:
+    rest = iter(values)
+    return [[next(rest) for _ in tree.branches] for tree in group]

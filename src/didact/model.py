@@ -1,0 +1,340 @@
+"""Load a base model with its tokenizer, and save what was tuned. Safetensors only; nothing in a folder is executed.
+
+A save is staged beside its place, flushed to disk, loaded again and compared with the live model before it is renamed.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from didact.errors import UsageError, missing_extra
+from didact.instance import digest
+from didact.render import PLAIN, Renderer, plain_template
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
+HARMLESS = frozenset({"_name_or_path", "_commit_hash", "_from_model_config", "_diffusers_version"})
+HUB_FILES = ("*.json", "*.safetensors", "*.jinja", "tokenizer.model", "merges.txt", "vocab.txt")
+TOLERANCE = 1e-4
+
+
+@dataclass
+class Loaded:
+    """A model ready to be tuned or asked. hash: of its weights, configuration and renderer."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    renderer: Renderer
+    name: str
+    hash: str
+    folder: Path
+
+    @property
+    def device(self) -> torch.device:
+        device: torch.device = self.model.get_input_embeddings().weight.device
+        return device
+
+    @property
+    def max_positions(self) -> int | None:
+        """The longest sequence the model can read, if it has a limit."""
+        value = getattr(self.model.config, "max_position_embeddings", None) or getattr(
+            self.model.config, "n_positions", None
+        )
+        return int(value) if value else None
+
+    @property
+    def pad_id(self) -> int:
+        """An id for padding; it is never looked at. Not the declared one, whose sight makes transformers warn."""
+        return 1 if self.model.config.get_text_config().pad_token_id == 0 else 0
+
+
+def load(name: str, *, chat_template: str | None = None, device: str = "auto", turns: str = "all") -> Loaded:
+    """A model in fp32 by name: "starter", a folder, or a hub id.
+
+    chat_template: "plain" for the built-in one, or a path to a Jinja file; default is the model's own.
+    Raises UsageError in one line for whatever is missing, unsafe or does not fit.
+    """
+    try:
+        import torch  # noqa: F401
+        import transformers
+    except ImportError as error:
+        raise missing_extra(str(error.name), "tune") from error
+    transformers.utils.logging.disable_progress_bar()
+    folder = find(name)
+    inspect(folder)
+    tokenizer = _tokenizer(folder)
+    if chat_template is not None:
+        tokenizer.chat_template = plain_template() if chat_template == PLAIN else _read_template(Path(chat_template))
+    try:
+        renderer = Renderer(tokenizer, "last" if turns == "last" else "all")
+    except UsageError as error:
+        raise error.at(file=folder) from error
+    model = _weights(folder)
+    rows = int(model.get_input_embeddings().weight.shape[0])
+    largest = max(tokenizer.get_vocab().values()) + 1
+    if largest > rows:
+        raise UsageError(
+            f"the tokenizer has {largest} tokens, but the embedding of the model only {rows} rows",
+            "use the tokenizer this model was trained with",
+            file=folder,
+        )
+    model.to(_device(device)).eval()
+    return Loaded(model, tokenizer, renderer, name, _hash(folder, renderer), folder)
+
+
+def load_tuned(folder: Path, device: str = "auto") -> Loaded:
+    """The model in a `tuned/` folder; an interrupted replacement is completed first."""
+    old = _old(folder)
+    if not folder.exists() and old.exists():
+        old.rename(folder)
+    return load(str(folder), device=device)
+
+
+def find(name: str) -> Path:
+    """The local folder of a model; a hub id is downloaded (safetensors and text files only)."""
+    if name == "starter":
+        from didact.starter import base_folder
+
+        return Path(base_folder())
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return path
+    if path.exists():
+        raise UsageError("this is a file, not a model folder", "name the folder that holds config.json", file=path)
+    if name.count("/") != 1 or name.startswith((".", "/", "~")):
+        raise UsageError(f'there is no model "{name}"', 'use "starter", a folder, or a hub id such as Qwen/Qwen3-0.6B')
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=list(HUB_FILES)))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        problem = f'the model "{name}" could not be fetched: {str(error).splitlines()[0]}'
+        raise UsageError(problem, "check the name and the network, or name a local folder") from error
+
+
+def inspect(folder: Path) -> None:
+    """Refuse a model folder that is incomplete, would need a pickle to be opened, or asks for code to be run."""
+    config = folder / "config.json"
+    if not config.is_file():
+        raise UsageError("the model folder has no config.json", "name a folder saved by save_pretrained", file=folder)
+    if not any(folder.glob("*.safetensors")):
+        pickles = sorted(p.name for p in folder.iterdir() if p.suffix in PICKLES)
+        if pickles:
+            raise UsageError(
+                f"the weights are only there as a pickle ({pickles[0]}), which can run code and is never opened",
+                "convert them to safetensors in a place you trust",
+                file=folder,
+            )
+        raise UsageError("the model folder has no weights", "add model.safetensors", file=folder)
+    if not (folder / "tokenizer.json").is_file() and not (folder / "tokenizer_config.json").is_file():
+        raise UsageError("the model folder has no tokenizer", "add tokenizer.json", file=folder)
+    for path in sorted(folder.glob("*.json")):
+        if path.name in ("tokenizer.json", "vocab.json") or path.name.endswith(".index.json"):
+            continue
+        for key, value in _walk(_read_json(path)):
+            odd = key.startswith("_") and key not in HARMLESS
+            kernel = key.endswith("attn_implementation") and "/" in str(value)
+            if key in ("auto_map", "trust_remote_code") or odd or kernel:
+                raise UsageError(
+                    f'the model asks for code of its own to be run ("{key}")', "remove the key", file=path, field=key
+                )
+
+
+def save(
+    loaded: Loaded,
+    folder: Path,
+    *,
+    adapter: Callable[[Path], None] | None = None,
+    merge: Callable[[], None] | None = None,
+) -> None:
+    """Write the model, its tokenizer, template and stop ids to `folder`, all or nothing.
+
+    adapter writes the adapter's own files into a folder it is given; merge folds it into the base weights. A merge that
+    changes nothing or gives other logits, and a save that reads back differently, are refused; the old folder stays.
+    """
+    import torch
+
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    stage, old = folder.with_name(f".{folder.name}.partial"), _old(folder)
+    shutil.rmtree(stage, ignore_errors=True)
+    size = sum(p.numel() * p.element_size() for p in loaded.model.parameters())
+    probe = torch.tensor([[i % loaded.model.config.vocab_size for i in range(3, 51)]], device=loaded.device)
+    live = _logits(loaded.model, probe)
+    if not bool(torch.isfinite(live).all()):
+        raise UsageError("the model gives logits that are not finite; it was not saved", "lower the learning rate")
+    try:
+        with room(folder.parent, size + (8 << 20)):
+            stage.mkdir()
+            if adapter is not None:
+                adapter(stage / "adapter")
+            if merge is not None:
+                merge()
+                _close(live, _logits(loaded.model, probe), "merging the adapter changed the model's answers")
+            _write(loaded, stage)
+            _close(
+                live, _logits(_weights(stage).to(loaded.device).eval(), probe), "the saved model reads back differently"
+            )
+            flush(stage)
+    except BaseException:
+        shutil.rmtree(stage, ignore_errors=True)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        folder.rename(old)
+    stage.rename(folder)
+    flush(folder.parent, deep=False)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+@contextmanager
+def room(place: Path, needed: int) -> Iterator[None]:
+    """Check that `needed` bytes are free, and turn a disk that fills up all the same into one line."""
+    free = shutil.disk_usage(place).free
+    if free < needed:
+        raise _full(place, needed, free)
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise _full(place, needed, shutil.disk_usage(place).free) from error
+    except Exception as error:
+        if "No space left on device" not in str(error):  # safetensors wraps the error of the system
+            raise
+        raise _full(place, needed, shutil.disk_usage(place).free) from error
+
+
+def flush(path: Path, deep: bool = True) -> None:
+    """fsync a folder, and all that is in it."""
+    for item in [*(sorted(path.rglob("*")) if deep else []), path]:
+        handle = os.open(item, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def _full(place: Path, needed: int, free: int) -> UsageError:
+    problem = f"the disk is full: {needed:,} bytes are needed, {free:,} are free; what was saved before is untouched"
+    return UsageError(problem, "free some space and run the same command", file=place)
+
+
+def _old(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.old")
+
+
+def _write(loaded: Loaded, stage: Path) -> None:
+    generation = loaded.model.generation_config
+    stops = list(loaded.renderer.stop_ids)
+    generation.eos_token_id = stops if len(stops) > 1 else stops[0]
+    if generation.pad_token_id is None:
+        pad = loaded.tokenizer.pad_token_id
+        generation.pad_token_id = stops[0] if pad is None else pad
+    loaded.model.save_pretrained(stage)
+    loaded.tokenizer.save_pretrained(stage)
+    (stage / "chat_template.jinja").write_text(str(loaded.tokenizer.chat_template), encoding="utf-8")
+
+
+def _close(expected: torch.Tensor, found: torch.Tensor, problem: str) -> None:
+    gap = float((expected - found).abs().max() / max(1.0, float(expected.abs().max())))
+    if not gap <= TOLERANCE:
+        raise UsageError(f"{problem} (logits differ by {gap:.2g})", "report this as a bug; the old folder is untouched")
+
+
+def _logits(model: PreTrainedModel, ids_BT: torch.Tensor) -> torch.Tensor:
+    import torch
+
+    was = model.training
+    model.eval()
+    with torch.no_grad():
+        logits: torch.Tensor = model(input_ids=ids_BT, use_cache=False).logits.float()
+    model.train(was)
+    return logits
+
+
+def _weights(folder: Path) -> PreTrainedModel:
+    import torch
+    from safetensors import SafetensorError
+    from transformers import AutoModelForCausalLM
+
+    try:
+        model, info = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=torch.float32, use_safetensors=True, local_files_only=True, output_loading_info=True
+        )
+    except (SafetensorError, OSError, ValueError, RuntimeError, KeyError) as error:
+        first = next(iter(str(error).splitlines()), "")
+        raise UsageError(f"the weights cannot be loaded: {first}", "download the model again", file=folder) from error
+    missing = sorted(info["missing_keys"])
+    if missing:
+        problem = f"{len(missing)} weights are missing, the first is {missing[0]}"
+        raise UsageError(problem, "the file is cut or belongs to another config.json", file=folder)
+    return model
+
+
+def _tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except Exception as error:  # the library raises a different class for each kind of broken file
+        first = next(iter(str(error).splitlines()), type(error).__name__)
+        raise UsageError(f"the tokenizer cannot be loaded: {first}", "add its tokenizer.json", file=folder) from error
+
+
+def _read_template(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(
+            f"the chat template cannot be read: {error}", "name a Jinja file in UTF-8", file=path
+        ) from error
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"not valid JSON: {error}", "download the model again", file=path) from error
+
+
+def _walk(data: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(data, dict):
+        for key, value in data.items():
+            yield key, value
+            yield from _walk(value)
+    elif isinstance(data, list):
+        for value in data:
+            yield from _walk(value)
+
+
+def _device(device: str) -> str:
+    import torch
+
+    if device != "auto":
+        return device
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def _hash(folder: Path, renderer: Renderer) -> str:
+    """Of config.json, the renderer, and the weights (their sizes and content)."""
+    import hashlib
+
+    sums = []
+    for path in sorted(folder.glob("*.safetensors")):
+        with path.open("rb") as handle:
+            sums.append(hashlib.file_digest(handle, "sha256").hexdigest())
+    return digest([_read_json(folder / "config.json"), renderer.hash, sums], 64)

@@ -1,0 +1,432 @@
+"""Instance -> Tokens: the one renderer of training, evaluation, chat and serving.
+
+The chat template is rendered to text once, the text is tokenised once with offsets, and weights and slots are read off
+character spans. Where contents lie is known from a *scaffold*: the same roles rendered with unique markers for
+contents. So text in a message can never be taken for structure, a template that drops or rewrites a message is seen,
+and the prompt of every assistant turn is a prefix of the training text: what was trained is what is asked.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from importlib import resources
+from typing import TYPE_CHECKING, Any, Literal
+
+from didact.errors import UsageError
+from didact.instance import Instance, Message, Slot, digest
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+Turns = Literal["all", "last"]
+MARK = re.compile("\ue0f0(\\d+)\ue0f1")  # private-use characters: no template or tokenizer gives them a meaning
+PLAIN = "plain"  # the name of the built-in template for models that have none
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """A rendered instance. ids, weights, slots: one per token; weight 0 is context. images: paths, in order.
+
+    turns: half-open token ranges of the trained assistant turns. where: the row it came from, for messages.
+    """
+
+    ids: list[int]
+    weights: list[float]
+    slots: list[Slot | None]
+    instance_id: str
+    images: tuple[str, ...] = ()
+    turns: tuple[tuple[int, int], ...] = ()
+    where: tuple[str, int] = ("", 0)
+
+    @property
+    def supervised(self) -> int:
+        return sum(weight != 0 for weight in self.weights)
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """One token as `didact show` prints it."""
+
+    text: str
+    id: int
+    weight: float
+    slot: Slot | None
+    stop: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Turn:
+    start: int  # where the generation prompt ends
+    answer_end: int  # where the content ends
+    end: int  # where the stop token ends
+
+
+@dataclass(frozen=True, slots=True)
+class _Layout:
+    """A conversation as text, with character spans."""
+
+    text: str
+    contents: tuple[tuple[int, int], ...]  # of each message
+    slots: tuple[tuple[int, int, Slot], ...]
+    turns: tuple[_Turn, ...]
+    seams: tuple[int, ...]  # where an answer begins: no token may reach across
+
+
+class Renderer:
+    """Renders with one tokenizer and its chat template.
+
+    turns: which assistant turns are trained. stop_ids: what ends a generated turn. hash: of template and tokenizer.
+    control_text: how many control tokens were found as text in contents and encoded as text.
+    Raises UsageError if the template is missing, leaves the sandbox, drops messages or has no stop token.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, turns: Turns = "all") -> None:
+        from tokenizers import Tokenizer
+
+        backend = getattr(tokenizer, "backend_tokenizer", None)
+        if not isinstance(backend, Tokenizer):
+            raise UsageError("the tokenizer gives no character offsets", "use a model with a tokenizer.json")
+        if not tokenizer.chat_template:
+            raise UsageError(
+                "the model has no chat template, so there is no agreed way to ask it",
+                "put a chat_template.jinja into its folder, or choose the built-in one: chat_template: plain",
+            )
+        self.tokenizer, self.turns, self.control_text = tokenizer, turns, 0
+        self._backend = Tokenizer.from_str(backend.to_str())
+        self._backend.no_padding()
+        self._backend.no_truncation()
+        self._literal = Tokenizer.from_str(self._backend.to_str())
+        self._literal.encode_special_tokens = True
+        special = {t.content: i for i, t in tokenizer.added_tokens_decoder.items() if t.special}
+        special |= {t: tokenizer.convert_tokens_to_ids(t) for t in tokenizer.all_special_tokens}
+        self._special, self._special_ids = special, frozenset(special.values())
+        self._control = re.compile("|".join(re.escape(t) for t in sorted(special, key=len, reverse=True)) or r"(?!)")
+        self._scaffolds: dict[tuple[tuple[str, ...], bool], list[str]] = {}
+        self.bos = _bos(tokenizer)
+        template = tokenizer.chat_template
+        self.hash = digest([template, self._backend.to_str(), sorted(special), self.bos], 64)
+        self.stop = self._find_stop()
+        stop_id = special[self._control.search(self.stop).group()]  # type: ignore[union-attr]
+        eos = tokenizer.eos_token_id
+        self.stop_ids: tuple[int, ...] = (stop_id,) if eos is None or eos == stop_id else (stop_id, eos)
+
+    # ---- instance -> ids
+
+    def render(self, instance: Instance) -> Tokens:
+        """The training form of an instance; raises UsageError naming the row if it cannot be trained truly."""
+        return self.render_all([instance])[0]
+
+    def render_all(self, instances: Sequence[Instance]) -> list[Tokens]:
+        """`render` of many, tokenised together (several times faster)."""
+        layouts = [self._layout(instance.messages, instance, generation=False) for instance in instances]
+        rendered = []
+        encoded = self._encode(layouts)
+        for instance, layout, (ids, spans) in zip(instances, layouts, encoded, strict=True):
+            trained = layout.turns if self.turns == "all" else layout.turns[-1:]
+            weights, slots, ranges = [0.0] * len(ids), _slots(layout, spans), []
+            for turn in trained:
+                inside = [i for i, (a, b) in enumerate(spans) if turn.start <= a < turn.end and b > a]
+                if not inside:
+                    continue
+                for i in range(inside[0], inside[-1] + 1):
+                    weights[i] = 1.0
+                ranges.append((inside[0], inside[-1] + 1))
+            images = tuple(p.value for m in instance.messages for p in m.parts if p.kind == "image")
+            where = (instance.origin.source, instance.origin.row)
+            rendered.append(Tokens(ids, weights, slots, instance.id, images, tuple(ranges), where))
+        return rendered
+
+    def prompt(self, instance: Instance) -> list[int]:
+        """Ids of the context and the generation prompt: exactly what `render` puts before the last answer."""
+        return self.prompt_all([instance])[0]
+
+    def prompt_all(self, instances: Sequence[Instance]) -> list[list[int]]:
+        """`prompt` of many."""
+        layouts = [self._layout(instance.context, instance, generation=True) for instance in instances]
+        return [ids for ids, _ in self._encode(layouts)]
+
+    def complete(self, instance: Instance, answer: str) -> Instance:
+        """The instance with another last answer; for ranking choices."""
+        from didact.instance import Part
+
+        return replace(instance, messages=(*instance.context, Message("assistant", (Part(answer, "answer"),))))
+
+    def plain(self, text: str) -> list[int]:
+        """Ids of a text without any template, control tokens in it as text, BOS in front if the model has it."""
+        ids = self._literal.encode(text, add_special_tokens=False).ids
+        return [*([] if self.bos is None else [self.bos]), *ids]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of generated ids, without control tokens."""
+        kept = [i for i in ids if i not in self._special_ids]
+        return str(self.tokenizer.decode(kept, clean_up_tokenization_spaces=False))
+
+    # ---- proof
+
+    def check(self, instance: Instance, tokens: Tokens) -> None:
+        """Prove the mask of a row: supervised ids == answer + stop, prompt == prefix, one BOS, a target to learn.
+
+        Raises UsageError naming the row.
+        """
+        self.check_all([instance], [tokens])
+
+    def check_all(self, instances: Sequence[Instance], rendered: Sequence[Tokens]) -> None:
+        """`check` of many."""
+        for instance, tokens, prompt in zip(instances, rendered, self.prompt_all(instances), strict=True):
+            problem = self._fault(instance, tokens, prompt)
+            if problem:
+                fix = "`didact show` prints its tokens; drop the row or mend the chat template"
+                raise UsageError(problem, fix, file=instance.origin.source, line=instance.origin.row)
+
+    def _fault(self, instance: Instance, tokens: Tokens, prompt: list[int]) -> str:
+        answers = [m.text for m in instance.messages if m.role == "assistant"]
+        answers = answers if self.turns == "all" else answers[-1:]
+        if not tokens.supervised or not tokens.turns:
+            return "the row has no supervised token: there is nothing to learn"
+        if len(answers) != len(tokens.turns):
+            return f"{len(answers)} assistant turns but {len(tokens.turns)} trained spans"
+        supervised = {i for i, weight in enumerate(tokens.weights) if weight}
+        if supervised != {i for a, b in tokens.turns for i in range(a, b)}:
+            return "tokens outside the answers are supervised"
+        for (a, b), answer in zip(tokens.turns, answers, strict=True):
+            said = self.tokenizer.decode(tokens.ids[a:b], clean_up_tokenization_spaces=False)
+            if tokens.ids[b - 1] not in self._special_ids or not said.endswith(self.stop.strip()):
+                return f"the answer is not followed by a supervised stop token {self.stop!r}: {said[-40:]!r}"
+            if not _squeeze(said).endswith(_squeeze(answer + self.stop)):
+                return f"the supervised tokens read {said[:60]!r}, not the answer {answer[:60]!r} + {self.stop!r}"
+        if tokens.ids[: tokens.turns[-1][0]] != prompt:
+            return "the tokens before the answer are not the prompt a chat would send"
+        bos, ids = self.tokenizer.bos_token_id, tokens.ids
+        if self.bos is not None and ids[:1] != [self.bos]:
+            return "the row does not begin with BOS"
+        if bos is not None and bos not in self.stop_ids:
+            expected = max(self._bos_in_template(instance), int(self.bos is not None))
+            if ids.count(bos) != expected or ids[:2] == [bos, bos]:
+                return f"{ids.count(bos)} BOS tokens instead of {expected}"
+        return ""
+
+    def shown(self, tokens: Tokens) -> list[Shown]:
+        """The tokens with their texts, for coloured printing."""
+        texts = [self.tokenizer.decode([i], clean_up_tokenization_spaces=False) for i in tokens.ids]
+        last = {b - 1 for _, b in tokens.turns}
+        zipped = zip(texts, tokens.ids, tokens.weights, tokens.slots, strict=True)
+        return [Shown(text, id_, weight, slot, i in last) for i, (text, id_, weight, slot) in enumerate(zipped)]
+
+    # ---- text and its spans
+
+    def _text(self, messages: Iterable[tuple[str, str]], generation: bool) -> str:
+        import jinja2
+
+        turns = [{"role": role, "content": content} for role, content in messages]
+        try:
+            return str(self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=generation))
+        except jinja2.exceptions.SecurityError as error:
+            raise UsageError(
+                f"the chat template tries to leave its sandbox: {error}", "use another template"
+            ) from error
+        except (jinja2.exceptions.TemplateError, TypeError, ValueError) as error:
+            roles = ", ".join(turn["role"] for turn in turns)
+            raise UsageError(f"the chat template refuses the turns ({roles}): {error}", "mend the row") from error
+
+    def _scaffold(self, roles: tuple[str, ...], generation: bool) -> list[str]:
+        """The text around the contents of such a conversation: len(roles) + 1 pieces."""
+        key = (roles, generation)
+        if key not in self._scaffolds:
+            text = self._text(((role, f"\ue0f0{i}\ue0f1") for i, role in enumerate(roles)), generation)
+            pieces = MARK.split(text)
+            if pieces[1::2] != [str(i) for i in range(len(roles))]:
+                lost = [roles[i] for i in range(len(roles)) if str(i) not in pieces[1::2]]
+                what = f"leaves out the {lost[0]} turn" if lost else "repeats or reorders the turns"
+                raise UsageError(f"the chat template {what} of ({', '.join(roles)})", "use a template that keeps all")
+            self._scaffolds[key] = pieces[::2]
+        return self._scaffolds[key]
+
+    def _layout(self, messages: Sequence[Message], instance: Instance, generation: bool) -> _Layout:
+        try:
+            return self._lay_out(messages, generation)
+        except UsageError as error:
+            raise error.at(file=instance.origin.source or None, line=instance.origin.row or None) from error
+
+    def _lay_out(self, messages: Sequence[Message], generation: bool) -> _Layout:
+        if any(part.kind == "image" for message in messages for part in message.parts):
+            raise UsageError("the row has an image, but the model reads only text", "use rows without images")
+        if not messages:
+            raise UsageError("the conversation is empty", "give it a user turn")
+        pairs = [(message.role, message.text) for message in messages]
+        text = self._text(pairs, generation)
+        roles = tuple(role for role, _ in pairs)
+        contents = _match(text, self._scaffold(roles, generation), [content for _, content in pairs])
+        if contents is None:
+            raise UsageError(
+                "the chat template rewrites the text of a turn (such as dropping its thinking)",
+                "use a training template that keeps every turn as it is",
+            )
+        turns = []
+        for k, role in enumerate(roles):
+            if role != "assistant":
+                continue
+            before = self._text(pairs[:k], True) if k else ""
+            if not text.startswith(before) or len(before) > contents[k][0]:
+                raise UsageError(
+                    "the chat template rewrites history: the prompt of an assistant turn is not the beginning "
+                    "of the whole conversation",
+                    "use a training template that only appends",
+                )
+            end = contents[k][1]
+            if not text.startswith(self.stop, end):
+                raise UsageError("the chat template ends this assistant turn without a stop token", "add eos_token")
+            turns.append(_Turn(len(before), end, end + len(self.stop)))
+        slots = [part for message, span in zip(messages, contents, strict=True) for part in _part_spans(message, span)]
+        seams = [turn.start for turn in turns] + ([len(text)] if generation else [])
+        return _Layout(text, tuple(contents), tuple(slots), tuple(turns), tuple(seams))
+
+    def _find_stop(self) -> str:
+        """The text that ends an assistant turn: up to and including its first control token."""
+        tail = self._scaffold(("user", "assistant"), False)[-1]
+        found = self._control.search(tail)
+        if found is None or found.start() > 8 or tail[: found.start()].strip():
+            raise UsageError(
+                f"the chat template ends an assistant turn with {tail!r}, which has no stop token",
+                "write {{ eos_token }} after the assistant's content in chat_template.jinja",
+            )
+        return tail[: found.end()]
+
+    def _bos_in_template(self, instance: Instance) -> int:
+        bos = self.tokenizer.bos_token
+        pieces = self._scaffold(tuple(m.role for m in instance.messages), False)
+        return sum(piece.count(bos) for piece in pieces) if bos else 0
+
+    # ---- text -> ids
+
+    def _encode(self, layouts: Sequence[_Layout]) -> list[tuple[list[int], list[tuple[int, int]]]]:
+        """Ids and character spans; control tokens inside contents as text, no token across a seam, BOS in front."""
+        encodings = self._backend.encode_batch([layout.text for layout in layouts], add_special_tokens=False)
+        result = []
+        for layout, encoding in zip(layouts, encodings, strict=True):
+            ids, spans = list(encoding.ids), list(encoding.offsets)
+            if any(_fused(layout.text, seam, spans) for seam in layout.seams):
+                ids, spans = self._encode_pieces(layout.text, sorted({0, *layout.seams, len(layout.text)}))
+            if any(i in self._special_ids for i in ids) and self._control.search(
+                layout.text, layout.contents[0][0], layout.contents[-1][1]
+            ):
+                ids, spans = self._as_text(layout, ids, spans)
+            if self.bos is not None and ids[:1] != [self.bos]:
+                ids, spans = [self.bos, *ids], [(0, 0), *spans]
+            result.append((ids, spans))
+        return result
+
+    def _encode_pieces(self, text: str, cuts: list[int]) -> tuple[list[int], list[tuple[int, int]]]:
+        ids: list[int] = []
+        spans: list[tuple[int, int]] = []
+        for a, b in itertools.pairwise(cuts):
+            piece_ids, piece_spans = _encode_inner(self._backend, text[a:b]) if a else _encode(self._backend, text[:b])
+            ids += piece_ids
+            spans += [(a + c, a + d) for c, d in piece_spans]
+        return ids, spans
+
+    def _as_text(
+        self, layout: _Layout, ids: list[int], spans: list[tuple[int, int]]
+    ) -> tuple[list[int], list[tuple[int, int]]]:
+        """Replace control tokens that lie inside a content by the tokens of their letters."""
+        new_ids: list[int] = []
+        new_spans: list[tuple[int, int]] = []
+        for id_, (a, b) in zip(ids, spans, strict=True):
+            if id_ not in self._special_ids or not any(c < b and a < d for c, d in layout.contents):
+                new_ids.append(id_)
+                new_spans.append((a, b))
+                continue
+            self.control_text += 1
+            piece_ids, piece_spans = _encode_inner(self._literal, layout.text[a:b])
+            if self._special_ids.intersection(piece_ids):  # a unigram model may know the token as a piece
+                each = [_encode_inner(self._literal, letter) for letter in layout.text[a:b]]
+                piece_ids = [i for letter_ids, _ in each for i in letter_ids]
+                piece_spans = [(n, n + 1) for n, (letter_ids, _) in enumerate(each) for _ in letter_ids]
+            new_ids += piece_ids
+            new_spans += [(a + c, a + d) for c, d in piece_spans]
+        return new_ids, new_spans
+
+
+def plain_template() -> str:
+    """The built-in chat template for models that have none."""
+    return resources.files("didact").joinpath("templates/chat/plain.jinja").read_text(encoding="utf-8")
+
+
+def _bos(tokenizer: PreTrainedTokenizerBase) -> int | None:
+    """The id that must begin every row: the one the tokenizer itself or its template puts there, if any."""
+    bos = tokenizer.bos_token_id
+    if bos is None:
+        return None
+    return int(bos) if tokenizer("a")["input_ids"][:1] == [bos] else None
+
+
+def _match(text: str, scaffold: list[str], contents: list[str]) -> list[tuple[int, int]] | None:
+    """Where each content lies in the text, as it is or stripped by the template; None if it is not all there."""
+    if not text.startswith(scaffold[0]):
+        return None
+    position, spans = len(scaffold[0]), []
+    for i, content in enumerate(contents):
+        following = scaffold[i + 1]
+        for form in (content, content.rstrip(), content.lstrip(), content.strip()):
+            if text.startswith(form + following, position):
+                break
+        else:
+            return None
+        spans.append((position, position + len(form)))
+        position += len(form) + len(following)
+    return spans if position == len(text) else None
+
+
+def _part_spans(message: Message, span: tuple[int, int]) -> list[tuple[int, int, Slot]]:
+    """Character spans of the parts of a message whose content lies at `span` (perhaps stripped)."""
+    start, end = span
+    if message.role == "assistant":
+        return [(start, end, "answer")]
+    whole = message.text
+    left = len(whole) - len(whole.lstrip()) if end - start < len(whole.rstrip()) else 0
+    position, spans = start - left, []
+    for part in message.parts:
+        if part.slot is not None and part.value:
+            spans.append((max(position, start), min(position + len(part.value), end), part.slot))
+        position += len(part.value)
+    return spans
+
+
+def _slots(layout: _Layout, spans: list[tuple[int, int]]) -> list[Slot | None]:
+    """The slot in which most of each token lies."""
+    slots: list[Slot | None] = [None] * len(spans)
+    marks, k = sorted(layout.slots), 0
+    for i, (a, b) in enumerate(spans):
+        while k < len(marks) and marks[k][1] <= a:
+            k += 1
+        best = 0
+        for c, d, slot in marks[k : k + 2]:
+            overlap = min(b, d) - max(a, c)
+            if overlap > best:
+                best, slots[i] = overlap, slot
+    return slots
+
+
+def _encode(backend: Any, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+    encoding = backend.encode(text, add_special_tokens=False)
+    return list(encoding.ids), list(encoding.offsets)
+
+
+def _encode_inner(backend: Any, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+    """Ids of a text that is not the beginning: without the blank that some tokenizers put before a first word."""
+    ids, spans = _encode(backend, "\n" + text)
+    inner = [(i, (a - 1, b - 1)) for i, (a, b) in zip(ids, spans, strict=True) if a >= 1]
+    if any(a < 1 < b for a, b in spans) or not inner or inner[0][1][0] != 0:
+        return _encode(backend, text)
+    return [i for i, _ in inner], [span for _, span in inner]
+
+
+def _fused(text: str, seam: int, spans: list[tuple[int, int]]) -> bool:
+    """Whether the tokens before a seam may depend on what follows: one reaches across, or blanks look ahead."""
+    return text[max(0, seam - 2) : seam].isspace() or any(a < seam < b for a, b in spans)
+
+
+def _squeeze(text: str) -> str:
+    return "".join(text.split())

@@ -1,0 +1,286 @@
+"""Jinja in a sandbox that remembers where each character came from: the template, or a column of the row.
+
+A template is compiled once. What it prints from columns is wrapped in marks, which `pieces` turns into slots. The marks
+are halves of surrogate pairs, which no text that can be written to a file contains; readers refuse them.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import jinja2
+from jinja2 import meta, nodes
+from jinja2.exceptions import SecurityError
+from jinja2.filters import do_truncate
+from jinja2.runtime import Context, StrictUndefined
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2.utils import missing
+
+from didact.errors import UsageError, nearest
+from didact.instance import Part
+
+LONGEST = 2048  # characters of a printed value that promptsource keeps
+OPEN, CLOSE = "\udc02", "\udc03"
+BAR, BAR_IN_DATA = "|||", "\udc7c\udc7c\udc7c"  # equal in length, so that lengths in templates stay true
+SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+class TemplateDrop(Exception):
+    """A row that a template says nothing about. `reason` is a fixed phrase to be counted, `detail` tells more."""
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        super().__init__(reason)
+        self.reason, self.detail = reason, detail
+
+
+class _Missing(Exception):
+    def __init__(self, holder: Any, name: Any, message: str) -> None:
+        super().__init__(message)
+        self.holder, self.name = holder, name
+
+
+class _Undefined(StrictUndefined):
+    """Any use of what is not there is an error that says what was looked for and where."""
+
+    def __init__(self, hint: str | None = None, obj: Any = missing, name: Any = None, exc: Any = None) -> None:
+        raised: Any = exc if exc is SecurityError else lambda message: _Missing(obj, name, message)
+        super().__init__(hint, obj, name, raised)
+
+
+class Choices(list[str]):
+    """The answer choices inside a template. A number that is none of their positions is an error, also -1."""
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return super().__getitem__(index)
+        if isinstance(index, float) and index.is_integer():
+            index = int(index)
+        if not isinstance(index, int) or not 0 <= index < len(self):
+            shown = ", ".join(self) or "none"
+            raise LabelError(f"the label {index!r} is none of the positions of the choices ({shown})")
+        return super().__getitem__(index)
+
+
+class LabelError(Exception):
+    """A label that is outside the choices."""
+
+
+@dataclass(frozen=True)
+class Code:
+    """A compiled Jinja text.
+
+    columns: the names it may look up in a row. picks: columns that are used as `answer_choices[column]`. counts:
+    columns whose number is used in another way than that, than printing it, or than comparing it with -1 (no label).
+    """
+
+    text: str
+    template: jinja2.Template
+    columns: frozenset[str]
+    picks: frozenset[str]
+    counts: frozenset[str]
+
+    def render(self, row: Mapping[str, Any], seed: str) -> str:
+        """The text for a row, with marks. `seed` decides what the filters `choice` and `random` pick.
+
+        Raises TemplateDrop if the row has nothing at a place that may be empty, UsageError (its `field` set) if it
+        lacks a column, UsageError without field if the template itself is at fault.
+        """
+        try:
+            return self.template.render({"row": row, **row, "_random": random.Random(seed)})
+        except (TemplateDrop, UsageError):
+            raise
+        except LabelError as error:
+            label = next(iter(sorted(self.picks)), "answer_choices")
+            raise UsageError(str(error), "mend the label, or drop such rows: on_error: drop", field=label) from error
+        except SecurityError as error:
+            fix = "leave it out of the source's `use`, or write it without that"
+            raise UsageError(f"the template tries to leave the sandbox: {error}", fix) from error
+        except _Missing as error:
+            raise _explain(error, row) from error
+        except (jinja2.TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError) as error:
+            raise TemplateDrop("the template fails on the row", f"{type(error).__name__}: {error}") from error
+        except (RecursionError, MemoryError) as error:
+            raise UsageError(f"the template never ends: {type(error).__name__}", "mend the template") from error
+
+
+def protect(value: Any) -> Any:
+    """The value with every `|||` in its texts made unlike the separator; raises TemplateDrop at half a character."""
+    if isinstance(value, str):
+        if SURROGATE.search(value):
+            raise TemplateDrop("half of a surrogate pair in the text", repr(value[:60]))
+        return value.replace(BAR, BAR_IN_DATA) if BAR in value else value
+    if isinstance(value, dict):
+        return {protect(key): protect(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [protect(item) for item in value]
+    return value
+
+
+def plain(text: str) -> str:
+    """A rendered text without marks."""
+    return text.replace(OPEN, "").replace(CLOSE, "").replace(BAR_IN_DATA, BAR)
+
+
+def pieces(text: str) -> tuple[Part, ...]:
+    """A rendered text, stripped, as parts: slot `input` for what came from columns, else `instruction`."""
+    found: list[Part] = []
+    depth = 0
+    for piece in re.split(f"([{OPEN}{CLOSE}])", text):
+        if piece in (OPEN, CLOSE):
+            depth = max(0, depth + (1 if piece == OPEN else -1))
+        elif piece:
+            slot = "input" if depth else "instruction"
+            if found and (found[-1].slot == slot or not piece.strip()):
+                found[-1] = Part(found[-1].value + piece, found[-1].slot)
+            else:
+                found.append(Part(piece, "input" if depth else "instruction"))
+    while found and not found[0].value.strip():
+        found.pop(0)
+    while found and not found[-1].value.strip():
+        found.pop()
+    if found:
+        found[0] = Part(found[0].value.lstrip(), found[0].slot)
+        found[-1] = Part(found[-1].value.rstrip(), found[-1].slot)
+    return tuple(Part(part.value.replace(BAR_IN_DATA, BAR), part.slot) for part in found)
+
+
+@lru_cache(maxsize=8192)
+def compiled(text: str, cut: bool, own_choices: bool) -> Code:
+    """Compile a Jinja text. cut: printed values end at 2,048 characters, as in promptsource. own_choices: the
+    answer choices are the row's own, so printing them prints a column. Raises UsageError for a syntax error."""
+    try:
+        tree = _ENVIRONMENT.parse(text)
+    except jinja2.TemplateSyntaxError as error:
+        problem = f"not valid Jinja (line {error.lineno}): {error.message}"
+        raise UsageError(problem, "mend the template, or leave it out of the source's `use`") from error
+    columns = meta.find_undeclared_variables(tree) - {"answer_choices"}
+    tainted = _tainted(tree, columns | ({"answer_choices"} if own_choices else set()))
+    picks, counts = _label_uses(tree, columns, own_choices)
+    _mark(tree, tainted, cut)
+    code = _ENVIRONMENT.compile(tree)
+    template = jinja2.Template.from_code(_ENVIRONMENT, code, _ENVIRONMENT.globals)
+    return Code(text, template, frozenset(columns - {"row"}), frozenset(picks), frozenset(counts))
+
+
+def _mark(node: nodes.Node, tainted: set[str], cut: bool) -> None:
+    """Wrap every printed expression: cut it, and mark it if it shows something of a column."""
+    for child in node.iter_child_nodes():
+        if isinstance(child, nodes.Output):
+            for i, item in enumerate(child.nodes):
+                if isinstance(item, nodes.TemplateData):
+                    continue
+                names = {name.name for name in _names(item)}
+                for wanted, name in ((cut, "_cut"), (bool(names & tainted), "_column")):
+                    if wanted:
+                        item = nodes.Filter(item, name, [], [], None, None, lineno=item.lineno)
+                child.nodes[i] = item
+        # What is captured or rewritten inside the template must not contain marks; it is marked when it is printed.
+        elif not isinstance(child, (nodes.AssignBlock, nodes.Macro, nodes.CallBlock, nodes.FilterBlock)):
+            _mark(child, tainted, cut)
+
+
+def _names(node: nodes.Node) -> Iterator[nodes.Name]:
+    if isinstance(node, nodes.Name):
+        yield node
+    yield from node.find_all(nodes.Name)
+
+
+def _targets(node: nodes.Node) -> set[str]:
+    names = {name.name for name in _names(node)}
+    references = {ref.name for ref in ([node] if isinstance(node, nodes.NSRef) else node.find_all(nodes.NSRef))}
+    return names | references
+
+
+def _tainted(tree: nodes.Template, columns: set[str]) -> set[str]:
+    """The names through which something of a column can be printed: the columns, and what is assigned from them."""
+    tainted, before = set(columns), -1
+    flows: list[tuple[set[str], set[str]]] = []
+    for assign in tree.find_all(nodes.Assign):
+        flows.append((_targets(assign.target), {n.name for n in _names(assign.node)}))
+    for loop in tree.find_all(nodes.For):
+        flows.append((_targets(loop.target), {n.name for n in _names(loop.iter)}))
+    for block in tree.find_all(nodes.AssignBlock):
+        flows.append((_targets(block.target), {n.name for child in block.body for n in _names(child)}))
+    for macro in tree.find_all(nodes.Macro):
+        names = {n.name for child in macro.body for n in _names(child)}
+        flows.append(({macro.name}, names))
+    while before != len(tainted):
+        before = len(tainted)
+        for targets, read in flows:
+            if read & tainted:
+                tainted |= targets
+    return tainted
+
+
+def _label_uses(tree: nodes.Template, columns: set[str], own_choices: bool) -> tuple[set[str], set[str]]:
+    """Columns used as a number that stands for a label: as `answer_choices[column]`, and in other ways."""
+    picks: set[str] = set()
+    harmless: set[int] = set()
+    for item in tree.find_all(nodes.Getitem):
+        fixed = isinstance(item.node, nodes.Name) and item.node.name == "answer_choices" and not own_choices
+        if fixed and isinstance(item.arg, nodes.Name) and item.arg.name in columns:
+            picks.add(item.arg.name)
+            harmless.add(id(item.arg))
+    for test in tree.find_all(nodes.Compare):
+        others = [operand.expr for operand in test.ops]
+        if isinstance(test.expr, nodes.Name) and all(_is_minus_one(other) for other in others):
+            harmless.add(id(test.expr))
+    for output in tree.find_all(nodes.Output):
+        harmless |= {id(item) for item in output.nodes if isinstance(item, nodes.Name)}
+    counts = {n.name for n in tree.find_all(nodes.Name) if n.name in columns and id(n) not in harmless}
+    return picks, counts
+
+
+def _is_minus_one(node: nodes.Expr) -> bool:
+    if isinstance(node, nodes.Neg):
+        return isinstance(node.node, nodes.Const) and node.node.value == 1
+    return isinstance(node, nodes.Const) and node.value in (-1, "-1", "", None)
+
+
+def _explain(error: _Missing, row: Mapping[str, Any]) -> Exception:
+    if error.holder is missing:
+        problem = f'the template needs the column "{error.name}", which the row lacks'
+        return UsageError(problem, f"{nearest(str(error.name), row)} Set it with rename", field=str(error.name))
+    if isinstance(error.holder, Mapping):
+        problem = f'the template needs "{error.name}" inside a column, which the row lacks'
+        return UsageError(problem, nearest(str(error.name), map(str, error.holder)), field=str(error.name))
+    return TemplateDrop("a value that the template needs is not in the row", str(error))
+
+
+def _cut(value: Any) -> str:
+    return do_truncate(_ENVIRONMENT, str(value), LONGEST)
+
+
+def _column(value: Any) -> str:
+    return f"{OPEN}{value}{CLOSE}"
+
+
+@jinja2.pass_context
+def _choice(context: Context, items: Sequence[Any]) -> Any:
+    """promptsource's `choice`, and Jinja's `random`: here the same row always gets the same pick."""
+    return context["_random"].choice(list(items))
+
+
+def _most_frequent(items: Sequence[Any]) -> list[Any] | None:
+    """promptsource's helper: all items that appear most often, in order of appearance."""
+    counts = Counter(items).most_common()
+    return [item for item, count in counts if count == counts[0][1]] if counts else None
+
+
+def _environment() -> ImmutableSandboxedEnvironment:
+    environment = ImmutableSandboxedEnvironment(undefined=_Undefined)
+    for name in ("lipsum", "cycler", "joiner"):
+        environment.globals.pop(name)
+    environment.globals["zip"] = zip
+    environment.filters |= {"choice": _choice, "random": _choice, "most_frequent": _most_frequent}
+    environment.filters |= {"_cut": _cut, "_column": _column}
+    return environment
+
+
+_ENVIRONMENT = _environment()

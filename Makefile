@@ -12,6 +12,9 @@ CPU_INDEX := https://download.pytorch.org/whl/cpu
 TORCH_INDEX ?= $(CPU_INDEX)
 TORCH := $(shell sed -n 's/^torch==//p' constraints.txt)
 
+# Threads that wait by spinning make torch ten times slower as soon as another program wants the cores.
+export OMP_WAIT_POLICY ?= PASSIVE
+
 .DEFAULT_GOAL := help
 .PHONY: help env demo test test-full check bench-peers clean
 

@@ -159,11 +159,11 @@ def test_a_misspelt_setting_of_the_training_loop_is_found() -> None:
     "override",
     [
         "tune.batch_size=0",
-        "tune.max_length=7",
+        "tune.max_length=1",
         "tune.epochs=0",
         "tune.learning_rate=0",
         "tune.learning_rate=-1",
-        "tune.accumulate=0",
+        "tune.max_tokens=0",
         "method.rank=0",
         "method.rank=-4",
         "sources.0.rows_per_task=0",

@@ -5,6 +5,7 @@ Everything heavy is imported where it is used, so that `didact --help` answers a
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
@@ -166,6 +167,8 @@ def _console() -> Console:
 
 def main() -> NoReturn:
     """The command line. Exit codes: 0 done, 2 something to mend, 130 and 143 stopped by Ctrl-C and SIGTERM."""
+    # Threads that wait by spinning make torch ten times slower as soon as another program wants the cores.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         code = app(standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)

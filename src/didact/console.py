@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-Update = Callable[[int, str], None]
+Update = Callable[[int, int, str], None]  # done, of how many, a note
 
 
 class Console:
@@ -31,10 +31,10 @@ class Console:
         self.rich.print(Text.assemble((f"{name:<9}", "stage"), printable(text)))
 
     @contextmanager
-    def progress(self, name: str, total: int) -> Iterator[Update]:
-        """A bar with the time left; `update(done, note)` moves it. Shows nothing where nobody watches."""
+    def progress(self, name: str) -> Iterator[Update]:
+        """A bar with the time left; `update(done, total, note)` moves it. Shows nothing where nobody watches."""
         if not self.rich.is_terminal or self.rich.quiet:
-            yield lambda done, note: None
+            yield lambda done, total, note: None
             return
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -46,8 +46,8 @@ class Console:
             TimeRemainingColumn(),
         ]
         with Progress(*columns, console=self.rich, transient=True) as bar:
-            task = bar.add_task(name, total=total, note="")
-            yield lambda done, note: bar.update(task, completed=done, note=note)
+            task = bar.add_task(name, total=None, note="")
+            yield lambda done, total, note: bar.update(task, completed=done, total=total, note=note)
 
 
 def printable(text: str) -> str:

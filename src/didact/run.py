@@ -131,6 +131,8 @@ class Run:
         self._save_journal()
         told = ", ".join(f"{count:,} {what}" for what, count in counts.items())
         self.console.stage("", f"{told or 'done'} in {time.monotonic() - start:.1f} s")
+        if self.stop:  # a library swallowed the interruption; the stage is finished, so nothing is lost
+            raise self.interrupted()
 
     def _why(self, before: Mapping[str, Any], inputs: Mapping[str, Any]) -> str:
         """Why a stage must run; empty if its outputs stand for these inputs."""
@@ -201,9 +203,9 @@ class Run:
         from didact.curate import STRATEGIES, Context
 
         instances, drops = list(self.instances("built.jsonl")), list[Drop]()
-        built, renderer = len(instances), self.renderer()
+        built = len(instances)
         heldout = list(self.instances("heldout.jsonl"))
-        context = Context(heldout=heldout, tokens=renderer.render, max_length=self.recipe.tune.max_length)
+        context = Context(heldout=heldout, tokens=self.renderer().render, max_length=self.recipe.tune.max_length)
         for config in self.recipe.curate:
             verdicts = STRATEGIES[config.type][1](config, instances, context)
             judged = list(zip(instances, verdicts, strict=True))

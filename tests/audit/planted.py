@@ -27,7 +27,7 @@ def one_in(share: float, *key: object) -> bool:
 
 @dataclass
 class Fake:
-    """knows: share of instances whose content it knows; form: share of answers in the right form; else it guesses or rambles."""
+    """knows: share of instances whose content it knows (else it guesses); form: share of answers that do not ramble."""
 
     knows: Callable[[Instance], float]
     form: float
@@ -93,7 +93,7 @@ def heldout(
     share_yes: float = 0.5,
     kinds: Sequence[str] = KINDS,
 ) -> list[Instance]:
-    """Three tasks a level; their clusters are `labels`, `options`, `extract`, or `far-labels` ... for held-out clusters."""
+    """Three tasks a level, in clusters `labels`, `options`, `extract`; held-out clusters are `far-labels` and so on."""
     return [
         instance(level, kind, f"{'far-' if level == 'heldout_cluster' else ''}{kind}:{level[-8:]}", row, share_yes)
         for level in levels

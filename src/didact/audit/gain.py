@@ -105,12 +105,12 @@ def _measured(name: str, instances: Sequence[Instance], subject: Subject, contro
         opponents[route] = {
             "untuned model": _content(base, knew),
             **common,
-            "swapped answers": np.where(
+            "own answers to other rows": np.where(
                 np.isfinite(tuned.ranked) & ranking,
                 swapped(instances, tuned, subject.seed, by_ranking=True),
                 swapped(instances, tuned, subject.seed, by_ranking=False),
             ),
-            **({} if other is None else {"random labels": _content(other, other.score)}),
+            **({} if other is None else {"tuned on random labels": _content(other, other.score)}),
         }
     return Level(name, instances, base, tuned, other, opponents, subject.seed)
 
@@ -208,7 +208,7 @@ def _measures(level: Level, least: int) -> list[dict[str, Any]]:
     for name, field in names.items():
         before, after = getattr(level.base, field), getattr(level.tuned, field)
         known = np.isfinite(after)
-        if known.sum() < least:
+        if known.sum() < least or (name == "score" and not any(map(is_long, level.instances))):
             continue
         control = None if level.control is None else float(np.nanmean(getattr(level.control, field)))
         means = {"base": float(before[known].mean()), "tuned": float(after[known].mean()), "random_label": control}

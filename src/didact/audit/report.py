@@ -16,7 +16,7 @@ import jinja2
 
 from didact.audit.picture import axis, curve
 from didact.audit.subject import Finding
-from didact.audit.verdict import LEVELS, RIVALS, SHORT, headline
+from didact.audit.verdict import LEVELS, SHORT, headline
 
 MARKS = {
     "task learning": "good",
@@ -97,7 +97,6 @@ def _context(findings: Sequence[Finding], about: About) -> dict[str, Any]:
         "steps": list(about.metrics)[:: max(1, len(about.metrics) // 20)],
         "dropped": sorted(about.dropped.items(), key=lambda item: -item[1]),
         "limits": LIMITS,
-        "rivals": RIVALS,
     }
 
 

@@ -166,8 +166,8 @@ RIVALS = {
     "untuned model": "the untuned model",
     "chance": "chance",
     "majority label": "the majority label",
-    "swapped answers": "its own answers to other rows",
-    "random labels": "a model tuned on random labels",
+    "own answers to other rows": "its own answers to other rows",
+    "tuned on random labels": "a model tuned on random labels",
 }
 
 

@@ -40,21 +40,22 @@ def model(name: str) -> str:
     folder = starter.base_folder() if name == "starter" else Path(name)
     if not folder.is_dir():
         return name
-    return digest({str(f.relative_to(folder)): _file_id(f) for f in sorted(folder.rglob("*")) if f.is_file()})
+    return _content(folder)
 
 
-def sources(sources: Iterable[BaseModel], home: Path) -> dict[str, str]:
-    """Hashes of the files that sources name, by path as written."""
-    from didact.template import expand
+def sources(configs: Iterable[BaseModel], home: Path) -> dict[str, str]:
+    """Hashes of the files and folders that sources name, data and templates, by setting."""
+    from didact.template import expand, template_file
 
     found: dict[str, str] = {}
-    for source in sources:
-        for value in flat("", source).values():
-            place = home / expand(value) if isinstance(value, str) and value else None
-            if place is None or not place.exists():
+    for number, config in enumerate(configs):
+        for setting in ("path", "name", "templates"):
+            value = getattr(config, setting, "")
+            if not value:
                 continue
-            files = sorted(f for f in place.rglob("*") if f.is_file()) if place.is_dir() else [place]
-            found[value] = digest({str(f): _file_id(f) for f in files})
+            place = template_file(value, home) if setting == "templates" else home / expand(value)
+            if place.exists():
+                found[f"sources.{number}.{setting}: content"] = _content(place)
     return found
 
 
@@ -70,6 +71,12 @@ def versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             continue
     return found
+
+
+def _content(place: Path) -> str:
+    """Hash of a file, or of the files of a folder and their names."""
+    files = sorted(f for f in place.rglob("*") if f.is_file()) if place.is_dir() else [place]
+    return digest({str(f.relative_to(place)): _file_id(f) for f in files})
 
 
 def _file_id(file: Path) -> str:
@@ -92,7 +99,8 @@ def flat(name: str, value: Any) -> dict[str, Any]:
 
 
 def change(key: str, old: Any, new: Any) -> str:
-    short = [value for value in (old, new) if value is None or len(str(value)) < 16 or "." in key]
-    if key.endswith((".jsonl", ".json", "tuned", "model", "code")) or len(short) < 2:
+    """A changed input in words; hashes are not shown."""
+    hashed = key.endswith((".jsonl", ".json", ": content")) or key in ("tuned", "model", "code")
+    if hashed or len(f"{old}{new}") > 60:
         return f"{key} changed"
     return f"{key} changed ({old} -> {new})"

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
@@ -15,8 +16,36 @@ if TYPE_CHECKING:
 
 Precision = Literal["fp32", "bf16"]
 Head = Callable[["torch.Tensor", "torch.Tensor"], "torch.Tensor"]  # ids_BT, chosen_BT -> logits_NV
-PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16")
-BF16_MUST_GAIN = 1.15  # below this, rounding is not worth the speed
+MUST_GAIN = 1.3  # below this, rounding is not worth the speed
+PLAIN_LONGEST = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """A way to compute: the precision of products, and the attention ("" is the model's own)."""
+
+    precision: Precision
+    attention: str = ""
+
+    @property
+    def call_cost(self) -> int:
+        """What one more forward and backward costs, in tokens of a small model: autocast casts all weights in each."""
+        return 400 if self.precision == "bf16" else 96
+
+    def __str__(self) -> str:
+        return f"{self.precision} with plain attention" if self.attention else self.precision
+
+    @contextmanager
+    def on(self, loaded: Loaded) -> Iterator[None]:
+        """The model computing this way, and as before afterwards."""
+        before = loaded.model.config._attn_implementation
+        if self.attention:
+            loaded.model.set_attn_implementation(self.attention)
+        try:
+            yield
+        finally:
+            if self.attention:
+                loaded.model.set_attn_implementation(before)
 
 
 def head(loaded: Loaded, sample: Batch, say: Callable[[str], None]) -> Head:
@@ -53,27 +82,43 @@ def head(loaded: Loaded, sample: Batch, say: Callable[[str], None]) -> Head:
 
 
 def measure(
-    loaded: Loaded, head: Head, sample: Batch, trained: list[torch.nn.Parameter], say: Callable[[str], None]
-) -> Precision:
-    """fp32 or bf16: the faster one over a few real forwards and backwards."""
-    seconds = {}
-    for precision in PRECISIONS:
-        times = []
-        for _ in range(3):  # the first is a warm-up
-            tick = time.perf_counter()
-            loss_sum(head, sample, loaded.device, precision).backward()  # type: ignore[no-untyped-call]
-            if loaded.device.type == "cuda":
-                import torch
+    loaded: Loaded, head: Head, sample: Batch, ways: Sequence[Way], trained: Sequence[torch.nn.Parameter]
+) -> tuple[Way, str]:
+    """The fastest of some ways to compute, over a few real forwards and backwards, and what to say of it.
 
-                torch.cuda.synchronize()
-            times.append(time.perf_counter() - tick)
-        seconds[precision] = min(times[1:])
+    The first is the exact one and wins unless another is clearly faster.
+    """
+    import torch
+
+    seconds = {}
+    clock = time.process_time if loaded.device.type == "cpu" else time.perf_counter  # other programs do not count
+    threads = torch.get_num_threads() if loaded.device.type == "cpu" else 1
+    for way in ways:
+        times = []
+        with way.on(loaded):
+            for _ in range(4):  # the first is a warm-up
+                tick = clock()
+                loss_sum(head, sample, loaded.device, way.precision).backward()  # type: ignore[no-untyped-call]
+                if loaded.device.type == "cuda":
+                    torch.cuda.synchronize()
+                times.append(clock() - tick)
+        seconds[way] = min(times[1:]) / threads
     for weight in trained:
         weight.grad = None
-    gain = seconds["fp32"] / seconds["bf16"]
-    faster: Precision = "bf16" if gain >= BF16_MUST_GAIN else "fp32"
-    say(f"computes in {faster}: bf16 is {gain:.2f} times as fast as fp32 here")
-    return faster
+    fastest = min(ways, key=lambda way: seconds[way] * (1 if way is ways[0] else MUST_GAIN))
+    rates = ", ".join(f"{way} {len(sample.rows) / seconds[way]:.0f}" for way in ways)
+    return fastest, f"computes in {fastest} (instances a second: {rates})"
+
+
+def ways(loaded: Loaded, precision: Precision | Literal["auto"], longest: int) -> list[Way]:
+    """What is worth trying on this device for rows up to `longest` tokens."""
+    found = [Way("fp32", "")] if precision != "bf16" else []
+    if precision != "fp32":
+        found.append(Way("bf16", ""))
+        # CPU flash attention is slow in bf16 at short lengths; plain attention holds length x length scores
+        if loaded.device.type == "cpu" and longest <= PLAIN_LONGEST:
+            found.append(Way("bf16", "eager"))
+    return found
 
 
 def _targets(one: Batch) -> torch.Tensor:

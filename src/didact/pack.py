@@ -9,14 +9,13 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import torch
 
     from didact.render import Tokens
-
-CALL_COST = 48  # one more forward and backward costs about as much as this many tokens of padding (tiny model, CPU)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,31 +35,35 @@ def steps_per_epoch(n: int, batch_size: int) -> int:
     return -(-n // batch_size)
 
 
-def epoch_order(n: int, seed: int, epoch: int) -> list[int]:
+@lru_cache(maxsize=2)
+def epoch_order(n: int, seed: int, epoch: int) -> tuple[int, ...]:
     """The shuffled row numbers of one epoch."""
     order = list(range(n))
     random.Random(f"{seed}/{epoch}").shuffle(order)  # text seeding is stable over Python versions
-    return order
+    return tuple(order)
 
 
 def step_rows(n: int, batch_size: int, seed: int, step: int) -> list[int]:
     """The rows of optimiser step `step` (0-based, counted over all epochs)."""
     epoch, within = divmod(step, steps_per_epoch(n, batch_size))
-    return epoch_order(n, seed, epoch)[within * batch_size : (within + 1) * batch_size]
+    return list(epoch_order(n, seed, epoch)[within * batch_size : (within + 1) * batch_size])
 
 
-def micro_batches(rows: Sequence[int], lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
+def micro_batches(
+    rows: Sequence[int], lengths: Sequence[int], max_tokens: int, call_cost: int = 128
+) -> list[list[int]]:
     """Cut the rows of a step into groups of like length, so that padding and calls together cost least.
 
     Exact by dynamic programming over the sorted lengths. No group has more than `max_tokens` tokens with its padding
-    (a single longer row makes its own group).
+    (a single longer row makes its own group). One more forward and backward costs about as much as `call_cost` tokens
+    of padding.
     """
     order = sorted(rows, key=lambda row: (lengths[row], row))
     best: list[tuple[int, int]] = [(0, 0)]
     for end in range(1, len(order) + 1):
         longest = lengths[order[end - 1]]
         options = [
-            (best[start][0] + (end - start) * longest + CALL_COST, start)
+            (best[start][0] + (end - start) * longest + call_cost, start)
             for start in range(end)
             if end - start == 1 or (end - start) * longest <= max_tokens
         ]

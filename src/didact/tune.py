@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from didact import checkpoint
 from didact.errors import Interrupted, UsageError
-from didact.forward import Precision, head, loss_sum, measure
+from didact.forward import Head, Way, head, loss_sum, measure, ways
 from didact.instance import digest
 from didact.methods import METHODS
 from didact.pack import batch, micro_batches, step_rows, steps_per_epoch
@@ -37,6 +37,7 @@ class TuneConfig(BaseModel):
     max_steps: int | None = Field(None, ge=1, description="Stop after this many optimiser steps, whatever the epochs.")
     batch_size: int = Field(32, ge=1, description="Instances per optimiser step.")
     max_tokens: int = Field(8192, ge=1, description="Most tokens, with padding, in one forward; more are accumulated.")
+    max_length: int = Field(512, ge=2, description="Longest row in tokens; longer ones are dropped by curate: length.")
     learning_rate: float | None = Field(None, gt=0, description="Peak rate; default is the method's for this size.")
     warmup: float = Field(0.05, ge=0, le=1, description="Share of the steps in which the rate rises.")
     schedule: Literal["cosine", "linear", "constant"] = Field("cosine", description="How the rate falls after warm-up.")
@@ -103,96 +104,128 @@ def tune(
     taken; resumed: the step it goes on from (what was reported beyond it is reported again). Raises Interrupted when
     `stop` says so, after saving, and UsageError for data that cannot be trained and for numbers that are not finite.
     """
-    import torch
-
-    began, notes = time.perf_counter(), []
+    began, notes = time.perf_counter(), list[str]()
 
     def say(text: str) -> None:
         notes.append(text)
         note(text)
 
-    _inspect(loaded, data)
-    model = loaded.model
-    torch.manual_seed(config.seed)
-    parameters = sum(p.numel() for p in model.parameters())
-    METHODS[method.type].attach(model, method)
-    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    peak = config.learning_rate if config.learning_rate is not None else METHODS[method.type].rate(parameters)
-    make = METHODS[method.type].optimizer or _adamw
-    optimizer = make(trained, peak, config, loaded.device)
-    steps = _steps(len(data), config)
-    place = None if folder is None else folder / _fingerprint(loaded, method, data, config, peak)
-    found = None if place is None else checkpoint.latest(place)
-    for text in found.skipped if found else ():
-        say(f"passed over a checkpoint: {text}")
-    first, loss = 0, math.nan
-    if found is not None and found.step:
-        first, loss = found.step, float(found.state["loss"])
-        say(f"goes on after step {first} of {steps}")
-    resumed(first)
-    sample = batch(data, _sample_rows(data), loaded.pad_id)
-    forward = head(loaded, sample, say)
-    precision: Precision
-    if found is not None and found.step:
-        precision = found.state["precision"]
-    elif config.precision == "auto":
-        precision = measure(loaded, forward, sample, list(trained.values()), say)
-    else:
-        precision = config.precision
-    torch.manual_seed(config.seed)  # the proofs and measurements leave no trace in the state
-    if found is not None and found.step:
-        checkpoint.restore(trained, optimizer, found)
-
-    model.train()
-    lengths = [len(tokens.ids) for tokens in data]
-    saved, examples, looped = time.monotonic(), 0, time.perf_counter()
-    for step in range(first, steps):
-        rows = step_rows(len(data), config.batch_size, config.seed, step)
-        supervised = sum(data[row].supervised for row in rows)
-        weight = sum(sum(data[row].weights) for row in rows)
-        rate = peak * _schedule(step, steps, config)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        tick, total = time.perf_counter(), 0.0
-        for group_rows in micro_batches(rows, lengths, config.max_tokens):
-            one = batch(data, group_rows, loaded.pad_id)
-            part = loss_sum(forward, one, loaded.device, precision) / weight
-            value = float(part.detach())
-            if not math.isfinite(value):
-                raise _not_finite("loss", step, data, group_rows)
-            part.backward()  # type: ignore[no-untyped-call]
-            total += value
-        norm = _gradient_norm(trained.values(), config.clip)
-        if not math.isfinite(norm):
-            raise _not_finite("gradient", step, data, rows)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        now = time.perf_counter()
-        loss, examples = total, examples + len(rows)
-        speed = sum(lengths[row] for row in rows) / (now - tick)
-        report(Step(step + 1, steps, total, rate, supervised, speed, norm, now - began))
-        asked = stop()
-        due = time.monotonic() - saved >= config.checkpoint_minutes * 60
-        if place is not None and (asked or due or step + 1 == steps):
-            state = {"precision": precision, "loss": loss}
-            checkpoint.write(place, step + 1, checkpoint.tensors_of(trained, optimizer), state)
-            saved = time.monotonic()
-        if asked and step + 1 < steps:
-            raise Interrupted(f"stopped after step {step + 1} of {steps}; the same command goes on from there")
-    model.eval()
+    run = _prepare(loaded, method, data, config, folder, say)
+    resumed(run.first)
+    loss, examples, saved, looped = run.loss, 0, time.monotonic(), time.perf_counter()
+    loaded.model.train()
+    with run.way.on(loaded):
+        for step in range(run.first, run.steps):
+            tick = time.perf_counter()
+            rows = step_rows(len(data), config.batch_size, config.seed, step)
+            loss, norm, rate = _step(run, loaded, data, config, step, rows)
+            now, examples = time.perf_counter(), examples + len(rows)
+            supervised = sum(data[row].supervised for row in rows)
+            speed = sum(run.lengths[row] for row in rows) / (now - tick)
+            report(Step(step + 1, run.steps, loss, rate, supervised, speed, norm, now - began))
+            asked, last = stop(), step + 1 == run.steps
+            if run.place is not None and (asked or last or time.monotonic() - saved >= config.checkpoint_minutes * 60):
+                state = {"precision": run.way.precision, "attention": run.way.attention, "loss": loss}
+                checkpoint.write(run.place, step + 1, checkpoint.tensors_of(run.trained, run.optimizer), state)
+                saved = time.monotonic()
+            if asked and not last:
+                raise Interrupted(f"stopped after step {step + 1} of {run.steps}; the same command goes on from there")
+    loaded.model.eval()
     ended = time.perf_counter()
     return Result(
-        steps=steps,
+        steps=run.steps,
         loss=loss,
-        trainable=sum(p.numel() for p in trained.values()),
-        parameters=parameters,
-        learning_rate=peak,
-        precision=precision,
+        trainable=sum(weight.numel() for weight in run.trained.values()),
+        parameters=run.parameters,
+        learning_rate=run.peak,
+        precision=str(run.way),
         seconds=ended - began,
-        resumed_at=first,
+        resumed_at=run.first,
         examples_per_second=examples / max(ended - looped, 1e-9),
         notes=tuple(notes),
     )
+
+
+@dataclass(frozen=True)
+class _Run:
+    """All that is settled before the first step. first: steps already done; place: of the checkpoints."""
+
+    trained: dict[str, torch.nn.Parameter]
+    optimizer: torch.optim.Optimizer
+    forward: Head
+    way: Way
+    lengths: list[int]
+    parameters: int
+    peak: float
+    steps: int
+    first: int
+    loss: float
+    place: Path | None
+
+
+def _prepare(
+    loaded: Loaded,
+    method: Any,
+    data: Sequence[Tokens],
+    config: TuneConfig,
+    folder: Path | None,
+    say: Callable[[str], None],
+) -> _Run:
+    """Attach the method, find the newest checkpoint, prove and measure the forward pass, restore."""
+    import torch
+
+    _inspect(loaded, data, config.max_length)
+    torch.manual_seed(config.seed)
+    parameters = sum(weight.numel() for weight in loaded.model.parameters())
+    row = METHODS[method.type]
+    row.attach(loaded.model, method)
+    trained = {name: weight for name, weight in loaded.model.named_parameters() if weight.requires_grad}
+    peak = config.learning_rate if config.learning_rate is not None else row.rate(parameters)
+    optimizer = (row.optimizer or _adamw)(trained, peak, config, loaded.device)
+    steps, lengths = _steps(len(data), config), [len(tokens.ids) for tokens in data]
+    place = None if folder is None else folder / _fingerprint(loaded, method, data, config, peak)
+    found = None if place is None else checkpoint.latest(place)
+    for text in found.skipped if found is not None else ():
+        say(f"passed over a checkpoint: {text}")
+
+    sample = batch(data, _sample_rows(lengths, min(32, config.batch_size)), loaded.pad_id)
+    forward = head(loaded, sample, say)
+    options = ways(loaded, config.precision, max(lengths))
+    way, first, loss = options[0], 0, math.nan
+    if found is not None and found.step:
+        first, loss = found.step, float(found.state["loss"])
+        way = Way(found.state["precision"], found.state["attention"])
+        say(f"goes on after step {first} of {steps}, in {way}")
+    elif len(options) > 1:
+        way, text = measure(loaded, forward, sample, options, list(trained.values()))
+        say(text)
+    torch.manual_seed(config.seed)  # the proofs and measurements leave no trace in the state
+    if found is not None and found.step:
+        checkpoint.restore(trained, optimizer, found)
+    return _Run(trained, optimizer, forward, way, lengths, parameters, peak, steps, first, loss, place)
+
+
+def _step(
+    run: _Run, loaded: Loaded, data: Sequence[Tokens], config: TuneConfig, step: int, rows: Sequence[int]
+) -> tuple[float, float, float]:
+    """One optimiser step: loss (mean nats per supervised token), norm of the gradient before clipping, rate."""
+    rate = run.peak * _schedule(step, run.steps, config)
+    for group in run.optimizer.param_groups:
+        group["lr"] = rate
+    weight, loss = sum(sum(data[row].weights) for row in rows), 0.0
+    for together in micro_batches(rows, run.lengths, config.max_tokens, run.way.call_cost):
+        part = loss_sum(run.forward, batch(data, together, loaded.pad_id), loaded.device, run.way.precision) / weight
+        value = float(part.detach())
+        if not math.isfinite(value):
+            raise _not_finite("loss", step, data, together)
+        part.backward()  # type: ignore[no-untyped-call]
+        loss += value
+    norm = _gradient_norm(run.trained.values(), config.clip)
+    if not math.isfinite(norm):
+        raise _not_finite("gradient", step, data, rows)
+    run.optimizer.step()
+    run.optimizer.zero_grad(set_to_none=True)
+    return loss, norm, rate
 
 
 def save(loaded: Loaded, method: Any, folder: Path) -> None:
@@ -212,7 +245,7 @@ def save(loaded: Loaded, method: Any, folder: Path) -> None:
 # ---- before the first step
 
 
-def _inspect(loaded: Loaded, data: Sequence[Tokens]) -> None:
+def _inspect(loaded: Loaded, data: Sequence[Tokens], max_length: int) -> None:
     """Refuse what cannot be trained truly: nothing, rows without a target, rows longer than the model can read."""
     if not data:
         raise UsageError("there is nothing to train on", "look at dropped.jsonl for the reasons")
@@ -220,13 +253,13 @@ def _inspect(loaded: Loaded, data: Sequence[Tokens]) -> None:
         source, row = tokens.where
         if not tokens.supervised:
             raise UsageError("the row has no supervised token", "drop it", file=source or None, line=row or None)
-    limit = loaded.max_positions
-    long = [tokens for tokens in data if limit is not None and len(tokens.ids) > limit]
+    limit = min(max_length, loaded.max_positions or max_length)
+    long = [tokens for tokens in data if len(tokens.ids) > limit]
     if long:
         source, row = long[0].where
         raise UsageError(
-            f"{len(long)} rows are longer than the {limit} positions of the model, the first has {len(long[0].ids)}",
-            f"drop or shorten them: curate: [{{type: length, max_length: {limit}}}]",
+            f"{len(long)} rows are longer than {limit} tokens, the first has {len(long[0].ids)}",
+            f"drop them: curate: [{{type: length}}], with tune.max_length at most {loaded.max_positions or 'any'}",
             file=source or None,
             line=row or None,
         )
@@ -245,11 +278,11 @@ def _fingerprint(loaded: Loaded, method: Any, data: Sequence[Tokens], config: Tu
     return digest([loaded.hash, method.model_dump(), settings, peak, rows])
 
 
-def _sample_rows(data: Sequence[Tokens]) -> list[int]:
-    """Sixteen rows of middle length, for proofs and measurements."""
-    order = sorted(range(len(data)), key=lambda row: len(data[row].ids))
-    middle = max(0, len(order) // 2 - 8)
-    return order[middle : middle + 16]
+def _sample_rows(lengths: Sequence[int], n: int) -> list[int]:
+    """Some rows of middle length, for proofs and measurements."""
+    order = sorted(range(len(lengths)), key=lambda row: lengths[row])
+    middle = max(0, (len(order) - n) // 2)
+    return order[middle : middle + n]
 
 
 # ---- one step

@@ -1,0 +1,107 @@
+"""A checkpoint is whole or not there."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from didact import checkpoint, model
+from didact.errors import UsageError
+
+TENSORS = {"weights/a": torch.arange(6.0).reshape(2, 3), "rng/cpu": torch.arange(5, dtype=torch.uint8)}
+
+
+def test_round_trip_and_the_newest_two_are_kept(tmp_path: Path) -> None:
+    for step in (1, 2, 10):
+        checkpoint.write(tmp_path, step, TENSORS, {"loss": 0.5})
+    found = checkpoint.latest(tmp_path)
+    assert found is not None
+    assert (found.step, found.state["loss"], found.skipped) == (10, 0.5, ())
+    assert all(torch.equal(found.tensors[name], tensor) for name, tensor in TENSORS.items())
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000002", "step-00000010"]
+
+
+def test_nothing_there(tmp_path: Path) -> None:
+    assert checkpoint.latest(tmp_path / "absent") is None
+
+
+@pytest.mark.parametrize("name", ["tensors.safetensors", "state.json", "manifest.json"])
+@pytest.mark.parametrize("harm", ["flip", "cut", "remove"])
+def test_a_damaged_one_is_named_and_the_good_one_used(tmp_path: Path, name: str, harm: str) -> None:
+    checkpoint.write(tmp_path, 1, TENSORS, {"loss": 1.0})
+    path = checkpoint.write(tmp_path, 2, TENSORS, {"loss": 2.0}) / name
+    data = bytearray(path.read_bytes())
+    if harm == "flip":
+        data[len(data) // 2] ^= 0x10
+        path.write_bytes(data)
+    elif harm == "cut":
+        path.write_bytes(data[:-3])
+    else:
+        path.unlink()
+    found = checkpoint.latest(tmp_path)
+    assert found is not None
+    assert found.step == 1
+    assert len(found.skipped) == 1
+    assert "step-00000002" in found.skipped[0]
+    assert checkpoint.write(tmp_path, 2, TENSORS, {"loss": 2.0}).exists()
+    assert (again := checkpoint.latest(tmp_path)) is not None
+    assert again.step == 2
+
+
+def test_stopped_after_any_write_the_newest_complete_one_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Copy the folder at every fsync and rename of a save: what a power cut there would leave behind."""
+    place, copies = tmp_path / "live", []
+    checkpoint.write(place, 1, TENSORS, {})
+
+    def snapshot() -> None:
+        copies.append(shutil.copytree(place, tmp_path / f"copy-{len(copies)}"))
+
+    fsync, rename = os.fsync, Path.rename
+    monkeypatch.setattr(os, "fsync", lambda handle: (fsync(handle), snapshot())[0])
+    monkeypatch.setattr(Path, "rename", lambda self, to: (snapshot(), rename(self, to), snapshot())[1])
+    checkpoint.write(place, 2, TENSORS, {})
+    monkeypatch.undo()
+    assert len(copies) >= 8
+    steps = [found.step for copy in copies if (found := checkpoint.latest(copy)) is not None]
+    assert len(steps) == len(copies)
+    assert steps == sorted(steps)
+    assert {1, 2} == set(steps)
+
+
+def test_the_manifest_comes_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without it a half-written folder that was renamed by hand still does not count."""
+    folder = checkpoint.write(tmp_path, 3, TENSORS, {})
+    (folder / "manifest.json").unlink()
+    found = checkpoint.latest(tmp_path)
+    assert found is not None
+    assert found.step == 0
+    assert "manifest.json is missing" in found.skipped[0]
+
+
+def test_disk_full_keeps_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checkpoint.write(tmp_path, 1, TENSORS, {})
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(model.shutil, "disk_usage", lambda place: usage._replace(free=10))
+    with pytest.raises(UsageError, match=r"disk is full: [\d,]+ bytes are needed, 10 are free"):
+        checkpoint.write(tmp_path, 2, TENSORS, {})
+    assert (found := checkpoint.latest(tmp_path)) is not None
+    assert found.step == 1
+
+
+def test_disk_that_fills_up_during_the_save(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checkpoint.write(tmp_path, 1, TENSORS, {})
+
+    def full(handle: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(UsageError, match="disk is full"):
+        checkpoint.write(tmp_path, 2, TENSORS, {})
+    monkeypatch.undo()
+    assert [path.name for path in tmp_path.iterdir()] == ["step-00000001"]

@@ -1,0 +1,72 @@
+"""Drills on random words: copying, look-up and neighbours without any meaning to lean on (phase 0, and replay later)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from random import Random
+
+from didact.starter.pieces import ORDINALS
+
+Drill = Callable[[Random, Sequence[str]], str]
+SEPARATORS = (":", "=", "-", "|", "is", "has", ">")
+
+
+def repeat(rng: Random, words: Sequence[str]) -> str:
+    """A string of words, again and again; all but the first of a round is determined."""
+    line = rng.sample(words, rng.randint(6, 20))
+    rounds = max(2, 46 // len(line))
+    return " ".join([*line, *([line[0], *(f"^{word}" for word in line[1:])] * (rounds - 1))])
+
+
+def key_value(rng: Random, words: Sequence[str]) -> str:
+    """Keys with values, then the keys again in another order."""
+    n, sep, end = rng.randint(3, 7), rng.choice(SEPARATORS), rng.choice((",", ";", "."))
+    some = rng.sample(words, 2 * n)
+    pairs = list(zip(some[:n], some[n:], strict=True))
+    again = rng.sample(pairs, n)
+    return " ".join([*(f"{k} {sep} {v} {end}" for k, v in pairs), *(f"{k} {sep} ^{v} {end}" for k, v in again)])
+
+
+def chunks(rng: Random, words: Sequence[str]) -> str:
+    """Chunks of words, then the chunks in another order."""
+    size, n = rng.randint(3, 5), rng.randint(3, 5)
+    some = rng.sample(words, size * n)
+    parts = [some[i * size : (i + 1) * size] for i in range(n)]
+    again = [" ".join([part[0], *(f"^{word}" for word in part[1:])]) for part in rng.sample(parts, n)]
+    return " ".join([*some, *again])
+
+
+def places(rng: Random, words: Sequence[str]) -> str:
+    """A list, then its words by their places."""
+    some = rng.sample(words, rng.randint(4, 7))
+    sep = rng.choice((" ", " , "))
+    asks = [f"{name} ^{some[i]}" for i, name in enumerate(ORDINALS[: min(4, len(some))])] + [f"last ^{some[-1]}"]
+    rng.shuffle(asks)
+    return f"{sep.join(some)} . {' , '.join(asks * 2)} ."
+
+
+def neighbours(rng: Random, words: Sequence[str]) -> str:
+    """A list, then the word before or after some of its words."""
+    some = rng.sample(words, rng.randint(4, 7))
+    sep = rng.choice((" ", " , "))
+    pairs = list(zip(some, some[1:], strict=False))
+    asks = [f"before {b} : ^{a}" for a, b in pairs] + [f"after {a} : ^{b}" for a, b in pairs]
+    return f"{sep.join(some)} . {' ; '.join(rng.sample(asks, min(8, len(asks))))} ."
+
+
+def backwards(rng: Random, words: Sequence[str]) -> str:
+    """Keys with values, then the values, each leading back to its key."""
+    n, sep = rng.randint(3, 6), rng.choice((":", "=", "is"))
+    some = rng.sample(words, 2 * n)
+    pairs = list(zip(some[:n], some[n:], strict=True))
+    return " ".join([*(f"{k} {sep} {v} ;" for k, v in pairs), *(f"who {v} ? ^{k} ;" for k, v in rng.sample(pairs, n))])
+
+
+DRILLS: Mapping[str, Drill] = {
+    "repeat": repeat,
+    "key_value": key_value,
+    "chunks": chunks,
+    "places": places,
+    "neighbours": neighbours,
+    "backwards": backwards,
+}

@@ -255,18 +255,34 @@ class Run:
         from didact.model import load_tuned
 
         base, tuned = self.model(), load_tuned(self.path / "tuned")
+        asked, left_out = self._askable(Answerer(base).max_new_tokens)
         subject = Subject(
             base=Answerer(base),
             tuned=Answerer(tuned),
-            heldout=list(self.instances("heldout.jsonl")),
+            heldout=asked,
             trained=list(self.instances("kept.jsonl")),
             texts=starter.plain_text(200, self.recipe.seed),
             retrain=self._retrain,
             seed=self.recipe.seed,
+            left_out=left_out,
         )
         findings = audit(self.recipe.audit, subject, lambda probe: self.console.stage("", f"asks: {probe}"))
         self.folder.write("audit/findings.json", findings_to_json(findings))
         return {"findings": len(findings)}, ("audit/findings.json",)
+
+    def _askable(self, answer_tokens: int) -> tuple[list[Instance], int]:
+        """Held-out instances that the model can read with room for an answer and every choice; how many it cannot."""
+        heldout, limit, renderer = list(self.instances("heldout.jsonl")), self.model().max_positions, self.renderer()
+        if limit is None:
+            return heldout, 0
+        choices = {choice for instance in heldout for choice in instance.choices}
+        sizes = {choice: len(renderer.plain(choice)) + 2 for choice in choices}
+        asked = [
+            instance
+            for instance, prompt in zip(heldout, renderer.prompt_all(heldout), strict=True)
+            if len(prompt) + max([answer_tokens, *(sizes[choice] for choice in instance.choices)]) < limit
+        ]
+        return asked, len(heldout) - len(asked)
 
     def _report(self) -> tuple[Counts, Sequence[str]]:
         from didact.audit.report import report_html, report_markdown

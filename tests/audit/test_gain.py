@@ -249,3 +249,7 @@ def test_the_untuned_model_is_forgiven_its_form() -> None:
     item = instance("seen_template", "extract", "t", 1)
     assert generous_score(Said(f"Well, it is {item.answer} and then more", False, 9), item) == 1.0
     assert generous_score(Said("and on and on " * 9 + item.answer, False, 40), item) == 0.0
+
+
+def test_instances_too_long_to_ask_are_told() -> None:
+    assert gain(CONFIG, subject(untuned(), untuned(), left_out=7))[0].details["left_out"] == 7

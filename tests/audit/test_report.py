@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from typing import Any
 
@@ -72,6 +73,12 @@ def test_the_page_holds_every_verdict_and_the_headline(findings: list[Finding]) 
     assert "90 of 100 instances were kept" in text
     assert "empty answer" in text
     assert "What this page cannot tell" in text
+
+
+def test_what_was_too_long_to_ask_is_said(findings: list[Finding]) -> None:
+    told = [replace(f, details={**f.details, "left_out": 1234}) for f in findings]
+    assert "1,234 held-out instances were longer than the model reads" in report_html(told, about())
+    assert "longer than the model reads" not in report_html(findings, about())
 
 
 def test_the_page_is_well_formed_and_needs_no_network(findings: list[Finding]) -> None:

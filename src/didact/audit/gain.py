@@ -82,7 +82,9 @@ def gain(config: GainConfig, subject: Subject) -> list[Finding]:
             findings.append(Finding("gain", level_question(name), verdict, n=len(instances), details=details))
             continue
         finding = _finding(config, _measured(name, instances, subject, control, config.stem))
-        findings.append(replace(finding, details={**finding.details, "random_label": control_note}))
+        findings.append(
+            replace(finding, details={**finding.details, "random_label": control_note, "left_out": subject.left_out})
+        )
     return findings
 
 

@@ -75,7 +75,7 @@ def ratio_interval(
     n = len(pairs)
     units = _sums(pairs, groups)
     value = float(units[:, 0].sum() / units[:, 1].sum()) if n else math.nan
-    if n == 0 or not np.isfinite(units).all():
+    if n == 0:
         return Interval(value, math.nan, math.nan, math.nan, n, len(units), level)
     spread = not np.allclose(units[:, 0], value * units[:, 1], rtol=0, atol=1e-12)
     if len(units) < 2 or not spread:

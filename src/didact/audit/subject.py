@@ -46,7 +46,8 @@ class Speaker(Protocol):
 class Subject:
     """What is audited: a model before and after tuning, and the data that were kept from it and given to it.
 
-    heldout carry the tag `level`; texts are plain prose never tuned on; retrain tunes the same base on other instances.
+    heldout carry the tag `level`; left_out more were longer than the model reads. texts are plain prose never tuned on;
+    retrain tunes the same base on other instances.
     """
 
     base: Speaker
@@ -56,6 +57,7 @@ class Subject:
     texts: Sequence[str] = ()
     retrain: Callable[[Sequence[Instance]], Speaker] | None = None
     seed: int = 0
+    left_out: int = 0
 
 
 @dataclass(frozen=True)

@@ -70,10 +70,13 @@ def test_what_the_untuned_model_knew_was_not_learnt() -> None:
     assert all(f.details["parts"]["content"]["high"] < 0.1 for f in found)
 
 
-def test_parts_of_form_and_content_add_up_to_the_gain() -> None:
+def test_parts_and_leads_add_up() -> None:
     for found in gain(CONFIG, subject(untuned(0.2, 0.3), Fake(near_only(0.6), 0.9, 2))):
         parts = found.details["parts"]
         assert parts["form"]["value"] + parts["content"]["value"] == pytest.approx(found.value)
+        for route in found.details["content"]["routes"].values():
+            for opponent in route["opponents"].values():
+                assert opponent["opponent"] + opponent["value"] == pytest.approx(route["value"])
 
 
 @pytest.mark.parametrize("known_to_training", [True, False])

@@ -27,7 +27,9 @@ SHAREGPT_ROLES: dict[str, Role] = {
     "bing": "assistant", "bard": "assistant", "assistant": "assistant", "function_call": "assistant",
     "tool": "tool", "observation": "tool",
 }  # fmt: skip
+SHAREGPT_NAMES = {"user": "human", "assistant": "gpt"}
 DROP = "or drop such rows: on_error: drop"
+MISSING = "\x00missing"  # in the tag `extra`: the row had no such field
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,7 @@ def to_instances(mapping: Mapping, row: Dict[str, Any], origin: Origin) -> list[
 def from_instances(name: Name, instances: Iterable[Instance]) -> Iterator[dict[str, Any]]:
     """The rows of instances in a format; raises UsageError for an instance that the format cannot hold."""
     if name == "self-instruct":
-        for _, group in groupby(instances, key=lambda i: (i.origin.source, i.origin.row, i.messages[0].parts[:1])):
+        for _, group in groupby(instances, key=lambda i: (i.origin.source, i.origin.row, _split(i)[0])):
             yield _write_self_instruct(list(group))
         return
     for instance in instances:
@@ -84,38 +86,38 @@ def from_instances(name: Name, instances: Iterable[Instance]) -> Iterator[dict[s
 
 
 def _read_alpaca(row: Dict[str, Any], origin: Origin) -> list[Instance]:
-    instruction = _text(row, "instruction")
-    given = _text(row, "input", empty=True) if row.get("input") is not None else ""
-    extra = _rest(row, "instruction", "input", "output")
-    return [_single(instruction, given, _text(row, "output", empty=True), origin, extra)]
+    given, kept = _input(row)
+    extra = {"columns": {**_rest(row, "instruction", "input", "output"), **kept}}
+    return [_single(_text(row, "instruction"), given, _text(row, "output", empty=True), origin, extra)]
 
 
 def _write_alpaca(instance: Instance) -> dict[str, Any]:
     instruction, given = _split(instance)
-    return {"instruction": instruction, "input": given, "output": instance.answer, **_extra(instance)}
+    return _with_input(
+        {"instruction": instruction, "input": given, "output": instance.answer}, _extra(instance, "columns")
+    )
 
 
 def _read_pair(row: Dict[str, Any], origin: Origin) -> list[Instance]:
-    extra = _rest(row, "prompt", "completion")
+    extra = {"columns": _rest(row, "prompt", "completion")}
     return [_single(_text(row, "prompt"), "", _text(row, "completion", empty=True), origin, extra)]
 
 
 def _write_pair(instance: Instance) -> dict[str, Any]:
     _only_question_and_answer(instance)
-    return {"prompt": instance.messages[0].text, "completion": instance.answer, **_extra(instance)}
+    return {"prompt": instance.messages[0].text, "completion": instance.answer, **_extra(instance, "columns")}
 
 
 def _read_self_instruct(row: Dict[str, Any], origin: Origin) -> list[Instance]:
-    instruction, extra = _text(row, "instruction"), _rest(row, "instruction", "instances")
+    instruction, columns = _text(row, "instruction"), _rest(row, "instruction", "instances")
     found = []
     for i, item in enumerate(_list(row, "instances")):
         try:
             if not isinstance(item, dict):
                 raise _mistyped(item, "an object", "")
-            given = _text(item, "input", empty=True) if item.get("input") is not None else ""
-            inner = _rest(item, "input", "output")
-            kept = {**extra, "instances": inner} if inner else extra
-            found.append(_single(instruction, given, _text(item, "output", empty=True), origin, kept))
+            given, kept = _input(item)
+            extra = {"columns": columns, "instance": {**_rest(item, "input", "output"), **kept}}
+            found.append(_single(instruction, given, _text(item, "output", empty=True), origin, extra))
         except UsageError as error:
             raise UsageError(error.problem, error.fix, field=f"instances.{i}.{error.field}".rstrip(".")) from error
     return found
@@ -123,13 +125,23 @@ def _read_self_instruct(row: Dict[str, Any], origin: Origin) -> list[Instance]:
 
 def _write_self_instruct(instances: Sequence[Instance]) -> dict[str, Any]:
     items = []
-    row: dict[str, Any] = {}
     for instance in instances:
-        instruction, given = _split(instance)
-        extra = _extra(instance)
-        items.append({"input": given, "output": instance.answer, **extra.pop("instances", {})})
-        row = {"instruction": instruction, **extra}
-    return {**row, "instances": items}
+        item = {"input": _split(instance)[1], "output": instance.answer}
+        items.append(_with_input(item, _extra(instance, "instance")))
+    return {"instruction": _split(instances[0])[0], "instances": items, **_extra(instances[0], "columns")}
+
+
+def _input(row: Dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The optional input; and, if there is none, how the row says so."""
+    if row.get("input") is None:
+        return "", {"input": None} if "input" in row else {MISSING: "input"}
+    return _text(row, "input", empty=True), {}
+
+
+def _with_input(row: dict[str, Any], extra: dict[str, Any]) -> dict[str, Any]:
+    if extra.pop(MISSING, None):
+        del row["input"]
+    return {**row, **extra}
 
 
 def _read_messages(row: Dict[str, Any], origin: Origin) -> list[Instance]:
@@ -137,13 +149,7 @@ def _read_messages(row: Dict[str, Any], origin: Origin) -> list[Instance]:
 
 
 def _read_sharegpt(row: Dict[str, Any], origin: Origin) -> list[Instance]:
-    instance = _conversation(row, "conversations", "from", "value", SHAREGPT_ROLES, origin)
-    system = row.get("system")
-    if not isinstance(system, str) or not system.strip():
-        return [instance]
-    messages = (Message("system", (Part(system, "instruction"),)), *instance.messages)
-    extra = {**_extra(instance), "system": True}
-    return [Instance.of(messages, origin, tags=_tags(extra))]
+    return [_conversation(row, "conversations", "from", "value", SHAREGPT_ROLES, origin)]
 
 
 def _write_messages(instance: Instance) -> dict[str, Any]:
@@ -151,79 +157,87 @@ def _write_messages(instance: Instance) -> dict[str, Any]:
 
 
 def _write_sharegpt(instance: Instance) -> dict[str, Any]:
-    names = {"user": "human", "assistant": "gpt"}
-    extra = _extra(instance)
-    if extra.get("system") is True:
-        inner = Instance.of(instance.messages[1:], instance.origin, tags=_tags({**extra, "system": None}))
-        row = _conversation_row(inner, "conversations", "from", "value", names)
-        return {**row, "system": instance.messages[0].text}
-    return _conversation_row(instance, "conversations", "from", "value", names)
+    return _conversation_row(instance, "conversations", "from", "value", SHAREGPT_NAMES)
 
 
 def _conversation(
     row: Dict[str, Any], column: str, role_key: str, text_key: str, roles: Dict[str, Role], origin: Origin
 ) -> Instance:
-    """Turns from a list of objects; what they hold besides role and text is kept by position."""
+    """Turns from a list of objects. What a turn holds besides role and text is kept by its position."""
     messages: list[Message] = []
     kept: dict[str, Any] = {}
+    columns = _rest(row, column)
+    if column == "conversations" and isinstance(row.get("system"), str) and row["system"].strip():
+        messages.append(Message("system", (Part(columns.pop("system"), "instruction"),)))
+        kept["0"] = {"column": "system"}
     for i, turn in enumerate(_list(row, column)):
         place = f"{column}.{i}"
         if not isinstance(turn, dict):
             raise _mistyped(turn, "an object", place)
-        name = turn.get(role_key)
-        if not isinstance(name, str) or name not in roles:
-            problem = f'unknown role "{name}"' if name is not None else "the role is missing"
-            raise UsageError(problem, f"{nearest(str(name), roles)} {DROP}", field=f"{place}.{role_key}")
-        role, rest = roles[name], _rest(turn, role_key, text_key)
-        text, verbatim = _content(turn, text_key, place, calls="tool_calls" in turn or "function_call" in turn)
-        kept[str(i)] = {
-            **({"": name} if name != role else {}),
-            **({" ": verbatim} if verbatim is not text else {}),
-            **rest,
-        }
-        slot: Literal["answer", "instruction"] = "answer" if role == "assistant" else "instruction"
-        messages.append(Message(role, (Part(text, slot),)))
+        role = _role(turn, role_key, roles, place)
+        text, content = _content(turn, text_key, place)
+        told = {"name": turn[role_key], "content": content, "rest": _rest(turn, role_key, text_key)}
+        usual = {"name": role if role_key == "role" else SHAREGPT_NAMES.get(role, role), "content": text, "rest": {}}
+        if told != usual:
+            kept[str(len(messages))] = {key: value for key, value in told.items() if value != usual[key]}
+            if text_key not in turn:
+                kept[str(len(messages))]["content"] = MISSING
+        messages.append(Message(role, (Part(text, "answer" if role == "assistant" else "instruction"),)))
     if not any(message.role == "assistant" for message in messages):
         raise UsageError("no assistant turn to learn from", f"add the answer, {DROP}", field=column)
     if messages[-1].role != "assistant":
         problem = f"ends with a {messages[-1].role} turn, so its last question has no answer"
         raise UsageError(problem, f"end with an assistant turn, {DROP}", field=column)
-    extra = _rest(row, column, *(("system",) if column == "conversations" else ()))
-    turns = {i: rest for i, rest in kept.items() if rest}
-    if column == "conversations" and "system" in row and not (isinstance(row["system"], str) and row["system"].strip()):
-        extra["system"] = row["system"]
-    return Instance.of(tuple(messages), origin, tags=_tags({**extra, **({" turns": turns} if turns else {})}))
+    return Instance.of(tuple(messages), origin, tags=_tags({"columns": columns, "turns": kept}))
+
+
+def _role(turn: Dict[str, Any], key: str, roles: Dict[str, Role], place: str) -> Role:
+    name = turn.get(key)
+    if isinstance(name, str) and name in roles:
+        return roles[name]
+    if name is None and key == "from" and "role" in turn:
+        raise UsageError('turns have "role", not "from"', "rename: {conversations: messages}", field=f"{place}.from")
+    problem = f'unknown role "{name}"' if name is not None else "the role is missing"
+    raise UsageError(problem, f"{nearest(str(name), roles)} {DROP}", field=f"{place}.{key}")
 
 
 def _conversation_row(
     instance: Instance, column: str, role_key: str, text_key: str, names: Dict[str, str]
 ) -> dict[str, Any]:
-    extra = _extra(instance)
-    turns = extra.pop(" turns", {})
-    rows = []
+    kept = _extra(instance, "turns")
+    rows: list[dict[str, Any]] = []
+    row: dict[str, Any] = {column: rows, **_extra(instance, "columns")}
     for i, message in enumerate(instance.messages):
         if any(part.kind != "text" for part in message.parts):
             raise UsageError("an image cannot be written in this format", "leave it out", field=f"{column}.{i}")
-        kept = dict(turns.get(str(i), {}))
-        name = kept.pop("", names.get(message.role, message.role))
-        text = kept.pop(" ", message.text)
-        rows.append({role_key: name, text_key: text, **kept})
-    return {column: rows, **extra}
+        told = kept.get(str(i), {})
+        if told.get("column"):
+            row[told["column"]] = message.text
+            continue
+        turn = {
+            role_key: told.get("name", names.get(message.role, message.role)),
+            text_key: told.get("content", message.text),
+        }
+        if turn[text_key] == MISSING:
+            del turn[text_key]
+        rows.append({**turn, **told.get("rest", {})})
+    return row
 
 
-def _content(turn: Dict[str, Any], key: str, place: str, calls: bool) -> tuple[str, Any]:
-    """The text of a turn, and its content as it was written (a text, null beside tool calls, or a list of parts)."""
-    value = turn.get(key)
+def _content(turn: Dict[str, Any], key: str, place: str) -> tuple[str, Any]:
+    """The text of a turn, and its content as it was written: a text, a list of parts, or null beside tool calls."""
+    value, calls = turn.get(key), "tool_calls" in turn or "function_call" in turn
     if value is None and calls:
         return "", value
     if isinstance(value, list):
         texts = []
         for i, part in enumerate(value):
             kind = part.get("type") if isinstance(part, dict) else None
-            if kind != "text" or not isinstance(part.get("text"), str):
+            text = part.get("text", part.get("value")) if kind == "text" else None
+            if not isinstance(text, str):
                 problem = f'a content part of type "{kind}", but only text is read'
                 raise UsageError(problem, f"leave it out, {DROP}", field=f"{place}.{key}.{i}")
-            texts.append(part["text"])
+            texts.append(text)
         return "".join(texts), value
     try:
         return _text(turn, key, empty=calls), value
@@ -231,7 +245,7 @@ def _content(turn: Dict[str, Any], key: str, place: str, calls: bool) -> tuple[s
         raise UsageError(error.problem, error.fix, field=f"{place}.{key}") from error
 
 
-def _single(instruction: str, given: str, answer: str, origin: Origin, extra: dict[str, Any]) -> Instance:
+def _single(instruction: str, given: str, answer: str, origin: Origin, extra: Dict[str, Any]) -> Instance:
     if not answer.strip():
         raise TemplateDrop("the answer is empty")
     parts = (
@@ -247,9 +261,8 @@ def _split(instance: Instance) -> tuple[str, str]:
     """Instruction and input of a single question, apart again."""
     _only_question_and_answer(instance)
     parts = instance.messages[0].parts
-    given = "".join(part.value for part in parts[1:])
-    if len(parts) > 1 and all(part.slot == "input" for part in parts[1:]) and parts[0].slot == "instruction":
-        return parts[0].value.removesuffix("\n"), given
+    if len(parts) == 2 and (parts[0].slot, parts[1].slot) == ("instruction", "input"):
+        return parts[0].value.removesuffix("\n"), parts[1].value
     return instance.messages[0].text, ""
 
 
@@ -290,12 +303,12 @@ def _rest(row: Dict[str, Any], *known: str) -> dict[str, Any]:
 
 
 def _tags(extra: Dict[str, Any]) -> dict[str, str]:
-    kept = {key: value for key, value in extra.items() if not (key == "system" and value is None)}
+    kept = {key: value for key, value in extra.items() if value}
     return {"extra": json.dumps(kept, ensure_ascii=False, default=str)} if kept else {}
 
 
-def _extra(instance: Instance) -> dict[str, Any]:
-    return dict(json.loads(instance.tags.get("extra", "{}")))
+def _extra(instance: Instance, key: str) -> dict[str, Any]:
+    return dict(json.loads(instance.tags.get("extra", "{}")).get(key, {}))
 
 
 READERS: dict[Name, Callable[[Dict[str, Any], Origin], list[Instance]]] = {

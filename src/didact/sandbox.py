@@ -246,7 +246,9 @@ def _is_minus_one(node: nodes.Expr) -> bool:
 def _explain(error: _Missing, row: Mapping[str, Any]) -> Exception:
     if error.holder is missing:
         problem = f'the template needs the column "{error.name}", which the row lacks'
-        return UsageError(problem, f"{nearest(str(error.name), row)} Set it with rename", field=str(error.name))
+        known = [column for column in row if column not in ("answer_choices", "_split")]
+        fix = f"{nearest(str(error.name), known)} (rename: {{COLUMN: {error.name}}} gives it that name)"
+        return UsageError(problem, fix, field=str(error.name))
     if isinstance(error.holder, Mapping):
         problem = f'the template needs "{error.name}" inside a column, which the row lacks'
         return UsageError(problem, nearest(str(error.name), map(str, error.holder)), field=str(error.name))

@@ -20,7 +20,7 @@ from didact import files, formats
 from didact.errors import UsageError, missing_extra, nearest
 from didact.instance import Drop, Origin
 from didact.labels import LabelConfig, bind, check_columns, columns_after
-from didact.template import Template, expand, load_templates, template_file
+from didact.template import Template, TemplateDrop, expand, load_templates, template_file
 
 Records = Callable[[files.Fault], Iterator[files.Record]]
 T = TypeVar("T")
@@ -243,12 +243,27 @@ def _task(
     if config.templates:
         found = _chosen(load_templates(template_file(config.templates, folder)), config.use, config.templates)
         renamed = columns_after(labels, config.rename)
-        return replace(task, templates=tuple(bind(template, renamed) for template in found))
+        bound = tuple(bind(template, renamed) for template in found)
+        _try(bound, next(_rows(config, source, read, look, labels), None), path)
+        return replace(task, templates=bound)
     looked_at = [row.data for row in islice(_rows(config, source, read, look, labels), LOOKED_AT)]
     try:
         return replace(task, mapping=formats.detect(looked_at, config.format))
     except UsageError as error:
         raise error.at(file=path) from error
+
+
+def _try(templates: Sequence[Template], row: Row | None, path: Path) -> None:
+    """Put the first row into the words of every template, so that a wrong column is told before anything is written."""
+    if row is None:
+        return
+    for template in templates:
+        try:
+            template.render(row.data)
+        except TemplateDrop:
+            continue
+        except UsageError as error:
+            raise error.at(file=path, line=row.number) from error
 
 
 def _peek(config: FileSource | HubSource, path: Path, read: Records, look: files.Fault) -> files.Record:

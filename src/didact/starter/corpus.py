@@ -82,7 +82,7 @@ def compose(rng: Random, w: World, piece: Piece, n: int, dense: bool = False) ->
     elif piece.text:
         parts = [piece.text]
     parts += [realize(rng, w, ask, dense) for ask in asks]
-    return _ARTICLE.sub(r"\1n ", " ".join(parts))
+    return _LOST.sub("\n ", _ARTICLE.sub(r"\1n ", " ".join(parts)))
 
 
 def realize(rng: Random, w: World, ask: Ask, dense: bool = False) -> str:
@@ -140,6 +140,7 @@ def _own(ask: Ask) -> Mapping[str, list[str]]:
     return found
 
 
+_LOST = re.compile(r"\n (?:[.,:;?!] )+")  # points that would open a line
 _ARTICLE = re.compile(r"\b([Aa]) (?=\^?[aeiou])")
 _WORDS: list[str] = []
 

@@ -130,7 +130,7 @@ def _columns(spec: Spec, ask: pieces.Ask) -> dict[str, str]:
 
 def _key(ask: pieces.Ask, row: Mapping[str, str]) -> str:
     """What a row is about: its text, or the key of a table if it has none."""
-    return row["text"] or " ".join(ask.fields.values())
+    return row["text"] or " ".join(sorted(ask.choices) if ask.skill == "either" else ask.fields.values())
 
 
 def templates(spec: Spec) -> tuple[Template, ...]:

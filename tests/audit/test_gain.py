@@ -55,6 +55,12 @@ def test_worse_is_called_worse() -> None:
     assert all(f.high is not None and f.high < 0 and "fell" in f.verdict for f in found)
 
 
+def test_losing_the_form_alone_is_called_worse() -> None:
+    found = gain(CONFIG, subject(untuned(0.8, 0.9), Fake(everywhere(0.8), 0.02, 1)))
+    assert {f.category for f in found} == {"worse"}
+    assert all("right form in" in f.verdict for f in found)
+
+
 def test_worse_by_ranking_alone_is_called_worse() -> None:
     closed = heldout(100, kinds=("labels", "options"))
     found = gain(CONFIG, subject(untuned(0.8, 0.0), Fake(everywhere(0.0), 0.0, 2), heldout=closed))

@@ -17,8 +17,8 @@ from didact.starter.world import WORLD_SEED, World, table, world
 STYLES = ("prose", "notes", "talk", "record")
 # How often each sort of document is written; what is learnt late gets more.
 MIX: Mapping[str, float] = {
-    "scene": 0.33, "story": 0.04, "listed": 0.25, "odd": 0.07, "twins": 0.04, "known": 0.12, "review": 0.03, "feelings": 0.02,
-    "news": 0.02, "labels": 0.07, "prose": 0.02,
+    "scene": 0.33, "story": 0.04, "listed": 0.25, "odd": 0.07, "twins": 0.04, "known": 0.12, "review": 0.03,
+    "feelings": 0.02, "news": 0.02, "labels": 0.07, "prose": 0.02,
 }  # fmt: skip
 
 
@@ -90,10 +90,10 @@ def realize(rng: Random, w: World, ask: Ask, dense: bool = False) -> str:
     frames, draw = table("frames"), rng.random() * (0.8 if dense else 1.0)
     own = _own(ask)
     if draw < 0.35 and "say" in own:
-        return rng.choice(own["say"]).format(a=ask.answer, **ask.fields)
+        return str(rng.choice(own["say"]).format(a=ask.answer, **ask.fields))
     question, answer = phrase(rng, ask)
     if draw < 0.8:
-        return rng.choice(frames["brief"]).format(q=question, a=answer)
+        return str(rng.choice(frames["brief"]).format(q=question, a=answer))
     thought = rng.choice(frames["think"]).format(q=question, p=rng.choice(w.names))
     return f"{thought} {settle(rng, w, answer)}"
 
@@ -101,7 +101,7 @@ def realize(rng: Random, w: World, ask: Ask, dense: bool = False) -> str:
 def wonder(rng: Random, w: World, ask: Ask) -> tuple[str, str]:
     """The ask as a thought, and its answer still to come."""
     question, answer = phrase(rng, ask)
-    return rng.choice(table("frames")["think"]).format(q=question, p=rng.choice(w.names)), answer
+    return str(rng.choice(table("frames")["think"]).format(q=question, p=rng.choice(w.names))), answer
 
 
 def settle(rng: Random, w: World, answer: str) -> str:

@@ -1,8 +1,9 @@
-"""Drills on random words: copying, look-up and neighbours without any meaning to lean on (phase 0, and replay later)."""
+"""Drills on random words: copying, look-up, neighbours, with no meaning to lean on (first, and as replay later)."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from random import Random
 
 from didact.starter.pieces import ORDINALS
@@ -49,7 +50,7 @@ def neighbours(rng: Random, words: Sequence[str]) -> str:
     """A list, then the word before or after some of its words."""
     some = rng.sample(words, rng.randint(4, 7))
     sep = rng.choice((" ", " , "))
-    pairs = list(zip(some, some[1:], strict=False))
+    pairs = list(pairwise(some))
     asks = [f"before {b} : ^{a}" for a, b in pairs] + [f"after {a} : ^{b}" for a, b in pairs]
     return f"{sep.join(some)} . {' ; '.join(rng.sample(asks, min(8, len(asks))))} ."
 
@@ -62,6 +63,26 @@ def backwards(rng: Random, words: Sequence[str]) -> str:
     return " ".join([*(f"{k} {sep} {v} ;" for k, v in pairs), *(f"who {v} ? ^{k} ;" for k, v in rng.sample(pairs, n))])
 
 
+def member(rng: Random, words: Sequence[str]) -> str:
+    """A list, then whether some words are in it."""
+    some = rng.sample(words, 2 * rng.randint(3, 6))
+    inside, outside = some[: len(some) // 2], some[len(some) // 2 :]
+    asks = [(word, "yes") for word in inside] + [(word, "no") for word in outside]
+    frame = rng.choice(("{} ? ^{} ;", "is {} : ^{} ,", "{} there , yes or no : ^{} ."))
+    lines = (frame.format(*ask) for ask in rng.sample(asks, len(asks)))
+    return f"{rng.choice((' ', ' , ')).join(inside)} . {' '.join(lines)}"
+
+
+def equal(rng: Random, words: Sequence[str]) -> str:
+    """Pairs of words, the same or not."""
+    frame = rng.choice(("{} and {} : ^{} ;", "{} , {} ? ^{} .", "{} beside {} - ^{} ,"))
+    lines = []
+    for _ in range(8):
+        one, two = rng.sample(words, 2)
+        lines.append(frame.format(one, one, "same") if rng.random() < 0.5 else frame.format(one, two, "different"))
+    return " ".join(lines)
+
+
 DRILLS: Mapping[str, Drill] = {
     "repeat": repeat,
     "key_value": key_value,
@@ -69,4 +90,7 @@ DRILLS: Mapping[str, Drill] = {
     "places": places,
     "neighbours": neighbours,
     "backwards": backwards,
+    "member": member,
+    "equal": equal,
 }
+FIRST = ("repeat", "key_value", "chunks", "places", "neighbours", "backwards")

@@ -27,9 +27,13 @@ ROTATIONS: tuple[tuple[str, ...], ...] = (("pick", "order", "facts"), ("lookup",
 # Never trained on: a slot that its operation never saw; a slot and a style or label pair that were only seen apart;
 # an operation whose cluster was trained.
 NEAR: Mapping[str, tuple[str, ...]] = {
-    "slot": ("lookup/garment/*", "reverse/garment/*", "check/garment/*", "extract/garment", "pick/metal", "order/third/*",
-             "choice/metal", "sentiment/phone/*"),
-    "combination": ("lookup/drink/talk", "lookup/sport/record", "reverse/vehicle/record", "order/second/odd", "neighbour/*/7"),
+    "slot": (
+        "lookup/garment/*", "reverse/garment/*", "check/garment/*", "extract/garment", "pick/metal", "order/third/*",
+        "choice/metal", "sentiment/phone/*",
+    ),
+    "combination": (
+        "lookup/drink/talk", "lookup/sport/record", "reverse/vehicle/record", "order/second/odd", "neighbour/*/7",
+    ),
     "operation": ("compare/kinds/*", "check/list/*"),
 }  # fmt: skip
 HELDOUT_PHRASING = 5  # the fifth phrasing of every operation is only tested on
@@ -233,8 +237,9 @@ def judge(loaded: Loaded, heldout: Sequence[Instance]) -> list[dict[str, Any]]:
         right = sum(mark[1] for mark in marks)
         found.append(
             {
-                "level": level, "operation": operation, "n": n, "chance": sum(m[0] for m in marks) / n, "exact": right / n,
-                "valid": valid / n, "exact_if_valid": right / valid if valid else 0.0, "ranked": sum(m[3] for m in marks) / n,
+                "level": level, "operation": operation, "n": n, "chance": sum(mark[0] for mark in marks) / n,
+                "exact": right / n, "valid": valid / n, "exact_if_valid": right / valid if valid else 0.0,
+                "ranked": sum(mark[3] for mark in marks) / n,
             }
         )  # fmt: skip
     return found

@@ -1,4 +1,4 @@
-"""Makes the starter base from seeds alone: tokenizer, a Llama with an induction circuit set by hand, drills, then prose.
+"""Makes the starter base from seeds alone: tokenizer, a Llama with a circuit set by hand, drills, then prose.
 
 Resumable: a checkpoint holds weights, optimiser and step, and the data of a step follow from the seed and the step.
 The circuit: two heads of layer 0 look one and two tokens back (through their q and k biases), heads of layer 1 match
@@ -17,7 +17,7 @@ from random import Random
 from typing import TYPE_CHECKING, Any
 
 from didact.starter.corpus import MIX, documents
-from didact.starter.drills import DRILLS
+from didact.starter.drills import DRILLS, FIRST
 from didact.starter.tokens import BEGIN, make_tokenizer, word_ids
 
 if TYPE_CHECKING:
@@ -39,14 +39,17 @@ class Phase:
     rest: float  # weight of the tokens that nothing determines
     mix: Mapping[str, float]
     tokens: int = 2048  # tokens of a step, about
+    which: tuple[str, ...] = FIRST  # the drills
 
 
 # In the dense phase kinds are learnt first, for much is built on them.
 DENSE = {**MIX, "known": 0.2, "twins": 0.03, "prose": 0.0}
+LATE = {**MIX, "odd": 0.12, "twins": 0.06, "labels": 0.09}  # what is learnt last
 SCHEDULE = (
     Phase("drills", 700, (2e-3, 2e-3), 1.0, 0.0, 0.0, MIX, 1536),
     Phase("dense", 2500, (2e-3, 1.8e-3), 0.12, 1.0, 0.02, DENSE, 1536),
-    Phase("prose", 3000, (1.8e-3, 1e-4), 0.08, 0.4, 0.03, MIX, 2048),
+    Phase("mixed", 4000, (1.8e-3, 1.2e-3), 0.10, 0.35, 0.03, LATE, which=tuple(DRILLS)),
+    Phase("settle", 1500, (1.2e-3, 5e-5), 0.08, 0.2, 0.03, LATE, which=tuple(DRILLS)),
 )
 
 
@@ -192,7 +195,7 @@ def _block(ids: Mapping[str, int], begin: int, rng: Random, phase: Phase, words:
     drilled = int(want * phase.drills)
     done: list[list[list[int]]] = []
     for share, source in (
-        (drilled, (rng.choice(list(DRILLS.values()))(rng, words) for _ in iter(int, 1))),
+        (drilled, (DRILLS[rng.choice(phase.which)](rng, words) for _ in iter(int, 1))),
         (want - drilled, documents(rng.randrange(1 << 48), phase.mix, phase.dense)),
     ):
         texts: list[list[int]] = []
@@ -229,7 +232,7 @@ def _tensors(batch: list[list[int]], rest: float, step: int) -> tuple[torch.Tens
 
 
 def train_step(model: Any, optimizer: Any, ids: torch.Tensor, weights: torch.Tensor) -> tuple[float, float]:
-    """One step; the head is applied to weighted positions only. Gives the loss and the share of determined words right."""
+    """One step, the head on weighted positions only. Gives the loss and the share of determined words right."""
     import torch
 
     with torch.autocast("cpu", torch.bfloat16):
@@ -241,7 +244,7 @@ def train_step(model: Any, optimizer: Any, ids: torch.Tensor, weights: torch.Ten
     each = torch.nn.functional.cross_entropy(logits.float(), target, reduction="none")
     loss = (each * weight).sum() / weight.sum()
     optimizer.zero_grad(set_to_none=True)
-    loss.backward()
+    loss.backward()  # type: ignore[no-untyped-call]
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     optimizer.step()
     sure = weight == 1.0

@@ -9,6 +9,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from random import Random
 from typing import Any
 
@@ -147,8 +148,8 @@ def listed(rng: Random, w: World, held: bool, size: int, sort: str, among: str =
     every = tuple(words)
     asks = [Ask("pos", {"o": ORDINALS[i]}, words[i], every, ORDINALS[i]) for i in range(min(size, 4))]
     asks.append(Ask("pos", {"o": "last"}, words[-1], every, "last"))
-    asks += [Ask("after", {"w": a}, b, every, "after") for a, b in zip(words, words[1:], strict=False)]
-    asks += [Ask("before", {"w": b}, a, every, "before") for a, b in zip(words, words[1:], strict=False)]
+    asks += [Ask("after", {"w": a}, b, every, "after") for a, b in pairwise(words)]
+    asks += [Ask("before", {"w": b}, a, every, "before") for a, b in pairwise(words)]
     if sort == "mixed":
         asks += [Ask("pick", {"k": w.kind_of[word]}, word, every, w.kind_of[word]) for word in words]
         for _ in range(2):
@@ -258,7 +259,7 @@ def report(rng: Random, w: World, held: bool, size: int) -> Piece:
 
 
 def labels(rng: Random, w: World, held: bool, size: int, sort: str = "define") -> Piece:
-    """Invented labels for kinds, defined in the text ("define") or shown by examples ("example"), and words to label."""
+    """Invented labels for kinds, defined in the text ("define") or shown ("example"), and words to label."""
     frames = table("frames")["label"]
     kinds = rng.sample(list(w.kinds), size)
     marks = fresh(rng, lambda: rng.sample(w.labels, size), held)

@@ -8,7 +8,7 @@ about; `choices` are its allowed answers, so validity and chance are exact.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from random import Random
 from typing import TYPE_CHECKING, Any
@@ -49,7 +49,6 @@ class Spec:
     slot: str = ""
     pair: tuple[str, ...] = ()
     options: bool = False
-    extra: Mapping[str, str] = field(default_factory=dict)
 
 
 def tasks(rows_per_task: int, seed: int, only: Sequence[str] = ()) -> list[Task]:
@@ -110,7 +109,7 @@ def draw_row(spec: Spec, rng: Random, w: World, held: bool) -> dict[str, Any]:
     if spec.pair:
         answer = spec.pair[ask.choices.index(answer)]
         choices = spec.pair
-    row = {"text": plain(piece.text), **_columns(spec, ask), **spec.extra}
+    row: dict[str, Any] = {"text": plain(piece.text), **_columns(spec, ask)}
     listed = rng.sample(choices, len(choices))
     if spec.pair:
         row["pair"] = " or ".join(spec.pair)

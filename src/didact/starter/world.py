@@ -62,7 +62,7 @@ def table(name: str) -> Any:
     import yaml
 
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    return yaml.load((files(__package__) / f"{name}.yaml").read_text("utf-8"), Loader=loader)  # noqa: S506
+    return loader((files(__package__) / f"{name}.yaml").read_text("utf-8")).get_single_data()
 
 
 def is_reserved(key: str | Sequence[str], share: int = 5) -> bool:

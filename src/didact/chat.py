@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import zip_longest
 from typing import Protocol
 
@@ -20,7 +20,7 @@ class Voice(Protocol):
         ...
 
 
-def chat(voices: dict[str, Voice], lines: Iterable[str], console: Console) -> None:
+def chat(voices: Mapping[str, Voice], lines: Iterable[str], console: Console) -> None:
     """Put each line to every voice and show the answers; each voice remembers its own conversation."""
     histories: dict[str, list[Message]] = {name: [] for name in voices}
     for line in lines:
@@ -51,7 +51,7 @@ def typed(console: Console) -> Iterator[str]:
             return
 
 
-def _in_turn(voices: dict[str, Voice], histories: dict[str, list[Message]], console: Console) -> dict[str, str]:
+def _in_turn(voices: Mapping[str, Voice], histories: dict[str, list[Message]], console: Console) -> dict[str, str]:
     answers = {}
     for name, voice in voices.items():
         console.rich.print(f"{name}: ", end="", markup=False)
@@ -64,7 +64,7 @@ def _in_turn(voices: dict[str, Voice], histories: dict[str, list[Message]], cons
     return answers
 
 
-def _side_by_side(voices: dict[str, Voice], histories: dict[str, list[Message]], console: Console) -> dict[str, str]:
+def _side_by_side(voices: Mapping[str, Voice], histories: dict[str, list[Message]], console: Console) -> dict[str, str]:
     from rich.columns import Columns
     from rich.live import Live
     from rich.panel import Panel

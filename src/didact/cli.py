@@ -48,7 +48,7 @@ def init(
 
         typer.echo(json.dumps(json_schema(), indent=2))
         return
-    from didact.first import write_recipe
+    from didact.init import write_recipe
 
     write_recipe(path, data, console)
 
@@ -130,6 +130,58 @@ def doctor() -> None:
         console.say(f"{mark}  {check.name:<16} {check.found}{fix}", "" if not check.fix else "bold")
     if any(check.fix and check.needed for check in found):
         raise typer.Exit(1)
+
+
+@starter_app.command("make")
+def starter_make(
+    folder: Annotated[Path, typer.Argument(help="Where the base is made; a stopped making goes on there.")],
+    seed: Annotated[int, typer.Option(help="Seed of weights and corpus.")] = 0,
+    steps: Annotated[int | None, typer.Option(help="Stop after so many steps.", show_default="all")] = None,
+) -> None:
+    """Make the starter's base model anew: its corpus, its tokenizer, its weights (hours on two cores)."""
+    from didact.starter.make import make
+
+    made = make(folder, seed, steps=steps, report=_console().say)
+    _console().say(f"the base is in {made}; examine it with: didact starter check {made}")
+
+
+@starter_app.command("check")
+def starter_check(
+    folder: Annotated[Path | None, typer.Argument(help="A base model.", show_default="the one that ships")] = None,
+    items: Annotated[int, typer.Option(help="Questions per skill.", min=1)] = 400,
+    seed: Annotated[int, typer.Option(help="Seed of the questions.")] = 1,
+) -> None:
+    """Examine what a base can do before any tuning, skill by skill; exit code 1 if a required skill is missing."""
+    from didact.starter import base_folder
+    from didact.starter.gates import check
+
+    console = _console()
+    gates = check(folder or base_folder(), items, seed)
+    for gate in gates:
+        mark = "ok  " if gate.ok else ("need" if gate.required else "    ")
+        interval = f"{gate.value:.3f} [{gate.low:.3f}, {gate.high:.3f}]"
+        console.say(f"{mark}  {gate.name:<14} {interval}  target {gate.target:g}", "" if gate.ok else "bold")
+    if any(gate.required and not gate.ok for gate in gates):
+        raise typer.Exit(1)
+
+
+@starter_app.command("effect")
+def starter_effect(
+    out: Annotated[Path, typer.Argument(help="JSON lines of results; runs that are there are not repeated.")],
+    folder: Annotated[
+        Path | None, typer.Option("--base", help="A base model.", show_default="the one that ships")
+    ] = None,
+    seeds: Annotated[int, typer.Option(help="Seeds per arm.", min=1)] = 3,
+    examples: Annotated[int, typer.Option(help="Training instances per run.", min=1)] = 6000,
+) -> None:
+    """Tune it on real, shuffled and simplified data and from random weights, and compare what was learned."""
+    from didact.starter import base_folder
+    from didact.starter.effect import effect
+
+    effect(folder or base_folder(), out, seeds, examples, report=_console().say)
+
+
+app.add_typer(starter_app, name="starter")
 
 
 def _upto(stage: str, target: Path, out: Path | None, sets: list[str] | None) -> Run:

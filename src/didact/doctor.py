@@ -7,7 +7,6 @@ import platform
 import re
 import shutil
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -99,5 +98,5 @@ def _disk(folder: Path) -> Check:
     return Check("disk", f"{free:.1f} GiB free in {folder}", fix)
 
 
-def _numbers(version: str) -> Sequence[int]:
+def _numbers(version: str) -> list[int]:
     return [int(number) for number in re.findall(r"\d+", version)[:3]]

@@ -22,7 +22,10 @@ def write_recipe(path: Path, data: Path | None, console: Console) -> None:
     if path.exists():
         raise UsageError("there is a recipe already", "give another name, or remove it", file=path)
     if data is None:
-        lines, fill = ["  - {type: starter, rows_per_task: 40}"], {"model": "starter", "heldout": "0.2", "method": "full"}
+        lines, fill = (
+            ["  - {type: starter, rows_per_task: 40}"],
+            {"model": "starter", "heldout": "0.2", "method": "full"},
+        )
     else:
         lines, fill = _look(data, path.parent, console), {"model": "starter", "heldout": "0.2", "method": "lora"}
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem).strip(".-_") or "run"
@@ -47,7 +50,9 @@ def _look(data: Path, folder: Path, console: Console) -> list[str]:
     assert task.mapping is not None, "a source without templates has a mapping"
     console.say(f"{data} is read as {task.mapping.description}")
     for row in islice(task.rows(), SHOWN):
-        for instance in to_instances(task.mapping, row.data, Origin(data.name, row.number, f"format:{task.mapping.name}")):
+        for instance in to_instances(
+            task.mapping, row.data, Origin(data.name, row.number, f"format:{task.mapping.name}")
+        ):
             show_instance(console, instance)
     console.say("")
     inside = data.resolve().is_relative_to(folder.resolve())
@@ -63,4 +68,6 @@ def _filled(values: Mapping[str, str]) -> str:
 
 
 def _quoted(text: str) -> str:
-    return text if re.fullmatch(r"[A-Za-z0-9/._-]+", text) else '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    return (
+        text if re.fullmatch(r"[A-Za-z0-9/._-]+", text) else '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    )

@@ -150,7 +150,7 @@ class Run:
 
     def _inputs(self, name: str) -> dict[str, Any]:
         """Everything that decides what a stage makes, flat, so that a change can be named."""
-        recipe, found = self.recipe, {"code": fingerprint.code(name)}
+        recipe, found = self.recipe, dict[str, Any](code=fingerprint.code(name))
         if name == "build":
             found |= fingerprint.flat("sources", recipe.sources) | fingerprint.flat("build", recipe.build)
             found |= fingerprint.sources(recipe.sources, self.home)

@@ -43,7 +43,7 @@ def instances_of(run: Run, number: int, drops: list[Drop]) -> tuple[Row, list[In
         raise UsageError(f"there is no row {number}", "rows are counted from 1 through all sources", field="--row")
     task, row = found
     drops.clear()
-    return row, list(build_row(task, row, drops.append))
+    return row, list(build_row(task, row, run.recipe.build, drops.append))
 
 
 def show_fields(console: Console, data: Mapping[str, Any]) -> None:
@@ -63,7 +63,9 @@ def show_instance(console: Console, instance: Instance) -> None:
     ]
     console.say(f"\ninstance {instance.id}  {', '.join(part for part in told if part)}", "bold")
     for message in instance.messages:
-        console.say(f"  {message.role}: {message.text}", "answer" if message.role == "assistant" else "")
+        console.say(
+            f"  {message.role}: {message.text}".replace("\n", "\n    "), "answer" if message.role == "assistant" else ""
+        )
     if instance.choices:
         console.say(f"  choices: {' | '.join(instance.choices)}", "aside")
 

@@ -175,7 +175,7 @@ def load_templates(path: Path) -> list[Template]:
     """
     path = path / "templates.yaml" if path.is_dir() else path
     try:
-        data = yaml.load(path.read_bytes(), Loader=_Loader)  # noqa: S506 - a SafeLoader
+        data = _Loader(path.read_bytes()).get_single_data()
     except FileNotFoundError as error:
         raise UsageError("no such template file", "check the path in `templates`", file=path) from error
     except OSError as error:

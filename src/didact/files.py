@@ -212,7 +212,9 @@ def _constant(name: str) -> Any:
 
 def _fault_of(error: Exception, path: Path, line: int, fix: str) -> UsageError:
     if isinstance(error, json.JSONDecodeError):
-        problem = f"malformed JSON: {error.msg[0].lower()}{error.msg[1:].removesuffix(':')} at column {error.colno}"
+        comma = error.doc[error.pos : error.pos + 1] in ("]", "}") and error.doc[: error.pos].rstrip().endswith(",")
+        told = "a comma before the closing bracket" if comma else error.msg[0].lower() + error.msg[1:].removesuffix(":")
+        problem = f"malformed JSON: {told} at column {error.colno}"
         return UsageError(problem, fix, file=path, line=line + error.lineno - 1)
     problem = str(error) if isinstance(error, _BadJson) else "malformed JSON: too deeply nested or too large a number"
     return UsageError(problem, fix, file=path, line=line)

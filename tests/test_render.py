@@ -171,7 +171,7 @@ def test_templates_that_rewrite_are_refused(template: str, turns: tuple[str, ...
 
 def test_a_template_that_drops_a_turn_is_refused() -> None:
     renderer = Renderer(make_tokenizer("drops_system"))
-    with pytest.raises(UsageError, match="data.jsonl:7: .*leaves out the system turn"):
+    with pytest.raises(UsageError, match=r"data.jsonl:7: .*leaves out the system turn"):
         renderer.render(conversation("a", "b", system="s"))
 
 
@@ -188,7 +188,7 @@ def test_a_template_without_stop_or_no_template_is_refused() -> None:
 def test_templates_cannot_leave_the_sandbox(escape: str) -> None:
     tokenizer = make_tokenizer("chatml")
     tokenizer.chat_template += escape
-    with pytest.raises(UsageError, match="sandbox|refuses"):
+    with pytest.raises(UsageError, match=r"sandbox|refuses"):
         Renderer(tokenizer)
 
 
@@ -198,7 +198,7 @@ def test_turns_a_template_refuses_name_the_row() -> None:
         (Message("user", (Part("a"),)), Message("user", (Part("b"),)), Message("assistant", (Part("c"),))),
         Origin("f", 3),
     )
-    with pytest.raises(UsageError, match="f:3: .*must alternate"):
+    with pytest.raises(UsageError, match=r"f:3: .*must alternate"):
         renderer.render(two_users)
 
 
@@ -237,7 +237,7 @@ def test_check_names_the_row_of_a_wrong_mask(what: str) -> None:
 def test_an_image_is_refused_by_a_text_model() -> None:
     message = Message("user", (Part("a.png", kind="image"),))
     instance = Instance.of((message, Message("assistant", (Part("x"),))), Origin("f", 2))
-    with pytest.raises(UsageError, match="f:2: the row has an image"):
+    with pytest.raises(UsageError, match=r"f:2: the row has an image"):
         Renderer(make_tokenizer("chatml")).render(instance)
 
 

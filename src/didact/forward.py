@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from didact.pack import Batch
 
 Precision = Literal["fp32", "bf16"]
-Head = Callable[["torch.Tensor", "torch.Tensor"], "torch.Tensor"]  # ids_BT, chosen_BT -> logits_NV
+Head = Callable[..., "torch.Tensor"]  # ids_BT, chosen_BT, other inputs of the model -> logits_NV
 MUST_GAIN = 1.3  # below this, rounding is not worth the speed
 PLAIN_LONGEST = 512
 
@@ -48,14 +48,14 @@ class Way:
                 loaded.model.set_attn_implementation(before)
 
 
-def head(loaded: Loaded, sample: Batch, say: Callable[[str], None]) -> Head:
-    """The forward pass with the head at supervised positions only, if it proves equal to the full one here."""
+def head(loaded: Loaded, ids_BT: torch.Tensor, chosen_BT: torch.Tensor, say: Callable[[str], None]) -> Head:
+    """The forward pass with the head at chosen positions only, if it proves equal to the full one on these rows."""
     import torch
 
     model = loaded.model
 
-    def full(ids_BT: torch.Tensor, chosen_BT: torch.Tensor) -> torch.Tensor:
-        logits: torch.Tensor = model(input_ids=ids_BT, use_cache=False).logits[chosen_BT]
+    def full(ids_BT: torch.Tensor, chosen_BT: torch.Tensor, **inputs: Any) -> torch.Tensor:
+        logits: torch.Tensor = model(input_ids=ids_BT, use_cache=False, **inputs).logits[chosen_BT]
         return logits
 
     body, output = getattr(model, "base_model", None), model.get_output_embeddings()
@@ -63,16 +63,16 @@ def head(loaded: Loaded, sample: Batch, say: Callable[[str], None]) -> Head:
         say("the head is computed at every position: the model does not name its body and head")
         return full
 
-    def chosen(ids_BT: torch.Tensor, chosen_BT: torch.Tensor) -> torch.Tensor:
-        hidden_NC = body(input_ids=ids_BT, use_cache=False).last_hidden_state[chosen_BT]
+    def chosen(ids_BT: torch.Tensor, chosen_BT: torch.Tensor, **inputs: Any) -> torch.Tensor:
+        hidden_NC = body(input_ids=ids_BT, use_cache=False, **inputs).last_hidden_state[chosen_BT]
         logits: torch.Tensor = output(hidden_NC)
         return logits
 
-    ids_BT, targets_BT = sample.ids_BT[:4].to(loaded.device), _targets(sample)[:4].to(loaded.device)
+    ids_BT, chosen_BT = ids_BT[:4].to(loaded.device), chosen_BT[:4].to(loaded.device)
     model.eval()
     with torch.no_grad():
         try:
-            a, b = full(ids_BT, targets_BT).float(), chosen(ids_BT, targets_BT).float()
+            a, b = full(ids_BT, chosen_BT).float(), chosen(ids_BT, chosen_BT).float()
             equal = torch.allclose(a, b, rtol=1e-5, atol=1e-5)
         except (AttributeError, TypeError, RuntimeError):
             equal = False
@@ -121,7 +121,7 @@ def ways(loaded: Loaded, precision: Precision | Literal["auto"], longest: int) -
     return found
 
 
-def _targets(one: Batch) -> torch.Tensor:
+def targets(one: Batch) -> torch.Tensor:
     """Positions whose next token is supervised, as a mask."""
     import torch
 
@@ -132,7 +132,7 @@ def loss_sum(head: Head, one: Batch, device: torch.device, precision: Precision)
     """Weighted sum of the cross-entropy of supervised tokens, in nats."""
     import torch
 
-    targets_BT = _targets(one)
+    targets_BT = targets(one)
     labels_N = one.ids_BT[:, 1:][targets_BT[:, :-1]].to(device)
     weights_N = one.weights_BT[:, 1:][targets_BT[:, :-1]].to(device)
     # right padding needs no mask: a causal model never looks to the right

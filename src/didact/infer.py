@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from didact.errors import UsageError
+from didact.forward import Head, head
 from didact.instance import Instance, Message, Origin
 
 if TYPE_CHECKING:
@@ -40,10 +41,11 @@ class _Tree:
 class Answerer:
     """Answers instances with a loaded model; all results are in the order of the instances."""
 
-    def __init__(self, loaded: Loaded, max_new_tokens: int = 64, batch_size: int = 64, max_tokens: int = 8192) -> None:
+    def __init__(self, loaded: Loaded, max_new_tokens: int = 64, batch_size: int = 128, max_tokens: int = 8192) -> None:
         self.loaded, self.max_new_tokens = loaded, max_new_tokens
         self.batch_size, self.max_tokens = batch_size, max_tokens
         self._trees: bool | None = None
+        self._head: Head | None = None
 
     # ---- generation
 
@@ -53,8 +55,10 @@ class Answerer:
         self._fit(instances, prompts)
         order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
         answers: dict[int, Answer] = {}
-        for start in range(0, len(order), self.batch_size):
-            rows = order[start : start + self.batch_size]
+        longest = max(map(len, prompts), default=0) + self.max_new_tokens
+        size = max(1, min(self.batch_size, 8 * self.max_tokens // max(longest, 1)))  # a cached token costs less
+        for start in range(0, len(order), size):
+            rows = order[start : start + size]
             for row, ids in zip(rows, self.generate([prompts[i] for i in rows]), strict=True):
                 answers[row] = self._answer(ids)
         return [answers[i] for i in range(len(prompts))]
@@ -158,7 +162,8 @@ class Answerer:
             start, end = tokens.turns[-1]
             trees.setdefault(i, []).append((tokens.ids[:end], start))
         forest = [_tree(i, group) for i, group in trees.items()]
-        self._fit([instances[tree.number] for tree in forest], [tree.prompt for tree in forest])
+        longest = [tree.prompt + max(tree.branches, key=len)[:-1] for tree in forest]
+        self._fit([instances[tree.number] for tree in forest], longest)
         for group in self._groups(forest):
             for tree, values in zip(group, self._score(group), strict=True):
                 scores[tree.number] = values
@@ -184,22 +189,13 @@ class Answerer:
         return self._score_trees(group) if self._trees else self._score_rows(group)
 
     def _score_rows(self, group: list[_Tree]) -> list[list[float]]:
-        import torch
 
         rows = [(tree.prompt, branch) for tree in group for branch in tree.branches]
         values: list[float] = []
         for start in range(0, len(rows), self.batch_size):
             some = rows[start : start + self.batch_size]
-            length = max(len(prompt) + len(branch) - 1 for prompt, branch in some)
-            ids_BT = torch.full((len(some), length), self.loaded.pad_id, dtype=torch.long)
-            for i, (prompt, branch) in enumerate(some):
-                ids_BT[i, : len(prompt) + len(branch) - 1] = torch.tensor(prompt + branch[:-1])
-            with torch.inference_mode():
-                logits_BTV = self.loaded.model.eval()(input_ids=ids_BT.to(self.loaded.device), use_cache=False).logits
-            for i, (prompt, branch) in enumerate(some):
-                logits_TV = logits_BTV[i, len(prompt) - 1 : len(prompt) + len(branch) - 1].float().log_softmax(-1)
-                picked = logits_TV.gather(1, torch.tensor(branch, device=logits_TV.device)[:, None])
-                values.append(float(picked.double().sum()))
+            spans = [(len(prompt) - 1, len(prompt) + len(branch) - 1) for prompt, branch in some]
+            values += [-nats for nats in self._nats([prompt + branch for prompt, branch in some], spans)]
         return _regroup(values, group)
 
     def _score_trees(self, group: list[_Tree]) -> list[list[float]]:
@@ -231,12 +227,14 @@ class Answerer:
         causal = torch.ones(length, length, dtype=torch.bool, device=device).tril()
         allowed = (same & causal & (branch_BT[:, None, :] >= 0)) | torch.eye(length, dtype=torch.bool, device=device)
         mask = torch.zeros(allowed.shape, device=device).masked_fill(~allowed, torch.finfo(torch.float32).min)
-        with torch.inference_mode():
-            logits_BTV = self.loaded.model.eval()(
-                input_ids=ids_BT, attention_mask=mask[:, None], position_ids=positions_BT, use_cache=False
-            ).logits
         rows_N, columns_N, targets_N, numbers_N = torch.tensor(asked, device=device).T
-        picked_NV = logits_BTV[rows_N, columns_N].float()
+        chosen_BT = torch.zeros_like(ids_BT, dtype=torch.bool)
+        chosen_BT[rows_N, columns_N] = True
+        place_BT = (
+            chosen_BT.flatten().cumsum(0).reshape(chosen_BT.shape) - 1
+        )  # branches share the prompt's last position
+        logits_NV = self._logits(ids_BT, chosen_BT, attention_mask=mask[:, None], position_ids=positions_BT)
+        picked_NV = logits_NV[place_BT[rows_N, columns_N]]
         nats_N = torch.nn.functional.cross_entropy(picked_NV, targets_N, reduction="none")
         values = torch.zeros(number, dtype=torch.double, device=device).index_add(0, numbers_N, -nats_N.double())
         return _regroup(values.tolist(), group)
@@ -248,7 +246,6 @@ class Answerer:
 
         The first token is predicted only where the tokenizer puts BOS before it. Longer texts are read in windows.
         """
-        import torch
 
         renderer = self.loaded.renderer
         limit = self.loaded.max_positions or 4096
@@ -260,18 +257,37 @@ class Answerer:
         windows.sort(key=lambda window: len(window[1]))
         for start in range(0, len(windows), self.batch_size):
             some = windows[start : start + self.batch_size]
-            length = max(len(ids) for _, ids in some)
-            ids_BT = torch.full((len(some), length), self.loaded.pad_id, dtype=torch.long)
-            for row, (_, ids) in enumerate(some):
-                ids_BT[row, : len(ids)] = torch.tensor(ids)
-            ids_BT = ids_BT.to(self.loaded.device)
-            with torch.inference_mode():
-                logits_BTV = self.loaded.model.eval()(input_ids=ids_BT, use_cache=False).logits[:, :-1].float()
-            nats_BT = torch.nn.functional.cross_entropy(logits_BTV.transpose(1, 2), ids_BT[:, 1:], reduction="none")
-            for row, (i, ids) in enumerate(some):
-                sums[i] += float(nats_BT[row, : len(ids) - 1].double().sum())
+            nats = self._nats([ids for _, ids in some], [(0, len(ids) - 1) for _, ids in some])
+            for (i, ids), value in zip(some, nats, strict=True):
+                sums[i] += value
                 counts[i] += len(ids) - 1
         return list(zip(sums, counts, strict=True))
+
+    def _nats(self, rows: list[list[int]], spans: list[tuple[int, int]]) -> list[float]:
+        """Summed nats of each row over the positions a..b-1 whose next tokens are asked for."""
+        import torch
+
+        device, length = self.loaded.device, max(map(len, rows)) - 1
+        ids_BT = torch.full((len(rows), length + 1), self.loaded.pad_id, dtype=torch.long)
+        chosen_BT = torch.zeros(len(rows), length, dtype=torch.bool)
+        for i, (ids, (a, b)) in enumerate(zip(rows, spans, strict=True)):
+            ids_BT[i, : len(ids)] = torch.tensor(ids)
+            chosen_BT[i, a:b] = True
+        logits_NV = self._logits(ids_BT[:, :-1].to(device), chosen_BT.to(device))
+        targets_N = ids_BT[:, 1:][chosen_BT].to(device)
+        nats_N = torch.nn.functional.cross_entropy(logits_NV, targets_N, reduction="none").double()
+        row_N = chosen_BT.nonzero()[:, 0].to(device)
+        sums: list[float] = nats_N.new_zeros(len(rows)).index_add(0, row_N, nats_N).tolist()
+        return sums
+
+    def _logits(self, ids_BT: torch.Tensor, chosen_BT: torch.Tensor, **inputs: torch.Tensor) -> torch.Tensor:
+        import torch
+
+        self.loaded.model.eval()
+        if self._head is None:
+            self._head = head(self.loaded, ids_BT, chosen_BT, lambda text: None)
+        with torch.inference_mode():
+            return self._head(ids_BT, chosen_BT, **inputs).float()
 
 
 def _tree(number: int, group: list[tuple[list[int], int]]) -> _Tree:

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from didact import checkpoint
 from didact.errors import Interrupted, UsageError
-from didact.forward import Head, Way, head, loss_sum, measure, ways
+from didact.forward import Head, Way, head, loss_sum, measure, targets, ways
 from didact.instance import digest
 from didact.methods import METHODS
 from didact.pack import batch, micro_batches, step_rows, steps_per_epoch
@@ -189,7 +189,7 @@ def _prepare(
         say(f"passed over a checkpoint: {text}")
 
     sample = batch(data, _sample_rows(lengths, min(32, config.batch_size)), loaded.pad_id)
-    forward = head(loaded, sample, say)
+    forward = head(loaded, sample.ids_BT, targets(sample), say)
     options = ways(loaded, config.precision, max(lengths))
     way, first, loss = options[0], 0, math.nan
     if found is not None and found.step:

@@ -23,24 +23,29 @@ MIX: Mapping[str, float] = {
 
 
 def documents(
-    seed: int, mix: Mapping[str, float] = MIX, dense: float = 0.3, world_seed: int = WORLD_SEED
+    seed: int, mix: Mapping[str, float] = MIX, dense: float = 0.3, ahead: bool = False, world_seed: int = WORLD_SEED
 ) -> Iterator[str]:
-    """Endless documents of a seed, marked with `^`; a share of them `dense`: small texts, many asks settled at once."""
+    """Endless documents of a seed, marked with `^`; a share of them `dense`: small texts, many asks settled at once.
+
+    ahead: of the others most put an ask ahead of the text and settle few.
+    """
     rng, w = Random(f"corpus {seed}"), world(world_seed)
     sorts, weights = list(mix), list(mix.values())
     while True:
         for sort in rng.choices(sorts, weights, k=256):
-            yield document(rng, w, sort, rng.random() < dense)
+            yield document(rng, w, sort, rng.random() < dense, ahead)
 
 
-def document(rng: Random, w: World, sort: str, dense: bool = False) -> str:
+def document(rng: Random, w: World, sort: str, dense: bool = False, ahead: bool = False) -> str:
     """One document of a sort (a key of `MIX`)."""
     if sort == "prose":
         lines = rng.sample(table("frames")["prose"], 3)
         return " ".join(line.format(n=rng.choice(w.names), m=rng.choice(w.names)) for line in lines)
-    piece = sample(rng, w, sort, small=dense)
+    ahead = ahead and not dense
+    piece = sample(rng, w, sort, small=dense or (ahead and rng.random() < 0.5))
     few = sort in ("review", "feelings", "news")
-    return compose(rng, w, piece, 4 if few else rng.choice((12, 14, 16) if dense else (6, 8, 10, 12)), dense)
+    n = 4 if few else rng.choice((12, 14, 16) if dense else (1, 2, 3, 6) if ahead else (6, 8, 10, 12))
+    return compose(rng, w, piece, n, 0.0 if dense else 0.75 if ahead else 0.4, dense)
 
 
 def sample(rng: Random, w: World, sort: str, held: bool = False, small: bool = False) -> Piece:
@@ -67,15 +72,17 @@ def sample(rng: Random, w: World, sort: str, held: bool = False, small: bool = F
     return pieces.labels(rng, w, held, rng.choice((2, 3, 3, 4)), "define" if rng.random() < 0.8 else "example")
 
 
-def compose(rng: Random, w: World, piece: Piece, n: int, dense: bool = False) -> str:
-    """A document of a piece and `n` of its asks: one may come before the text and be settled after it."""
+def compose(rng: Random, w: World, piece: Piece, n: int, before: float = 0.4, dense: bool = False) -> str:
+    """A document of a piece and `n` of its asks; with chance `before` one comes before the text, settled after it."""
     by_skill: dict[str, list[Ask]] = {}
     for ask in piece.asks:
         by_skill.setdefault(ask.skill, []).append(ask)
     skills = list(by_skill)
+    if before > 0.5 and "look" in by_skill:  # the plainest ask, and the last one learnt
+        skills += ["look", "look"]
     asks = [rng.choice(by_skill[rng.choice(skills)]) for _ in range(n)] if len(skills) > 1 else piece.asks[:n]
     parts: list[str] = []
-    if piece.text and not dense and rng.random() < 0.4:
+    if piece.text and before and rng.random() < before:
         question, answer = wonder(rng, w, asks[0])
         parts = [question, piece.text, settle(rng, w, answer)]
         asks = asks[1:]

@@ -99,6 +99,23 @@ def test_a_label_habit_is_not_task_learning(known_to_training: bool) -> None:
     assert all(f.details["content"]["routes"]["ranking"]["opponents"]["chance"]["low"] > 0.1 for f in found)
 
 
+def test_content_in_one_cluster_of_many_is_found_and_named() -> None:
+    """Pooled, a skill in one cluster of six drowns in the others' guessing."""
+    items = [
+        instance("heldout_task", "labels", f"{name}:t", row)
+        for name in ("one", "two", "three", "four", "five", "six")
+        for row in range(60)
+    ]
+    tuned = Fake(lambda x: 0.8 if x.origin.cluster == "five" else 0.0, 0.97, 2)
+    (found,) = [f for f in gain(CONFIG, subject(untuned(), tuned, heldout=items)) if f.n]
+    assert found.category == "task learning"
+    assert 'Taken one by one, content shows in 1 of 6 clusters: "five".' in found.verdict
+    shown = {row["cluster"] for row in found.details["clusters"] if row["content"]["low"] > 0}
+    assert shown == {"five"}
+    nothing = Fake(everywhere(0), 0.97, 2)
+    assert "format only" in categories(subject(untuned(), nothing, heldout=items)).values()
+
+
 def test_the_random_label_control_can_take_the_claim_away() -> None:
     """Content that a model tuned on random labels has as well did not come from the labels."""
     tuned = Fake(everywhere(0.4), 0.97, 2)
@@ -201,6 +218,7 @@ def test_examples_are_chosen_by_rule() -> None:
     assert all(x["tuned"]["score"] < x["base"]["score"] for x in shown[2:4])
     assert [part["slot"] for part in shown[0]["prompt"]] == ["instruction", "input"]
     assert shown == choose_examples(items, base, tuned, 2, seed=0)
+    assert [x["rule"] for x in choose_examples(items, base, base, 2, seed=0)] == ["random"] * 2
 
 
 def test_the_sample_spreads_over_tasks_and_is_repeatable() -> None:

@@ -129,12 +129,14 @@ def _finding(config: GainConfig, level: Level) -> Finding:
         "given valid": np.where(np.isfinite(tuned.ranked) & (tuned.form == 1), tuned.exact, np.nan),
     }
     routes = {name: own for name, own in routes.items() if np.isfinite(own).sum() >= config.min_items}
-    width = 1 - 0.05 / len(routes)  # Bonferroni: content may be shown by either route
+    clusters = _members(level, "cluster", config.min_items)
+    width = 1 - 0.05 / (len(routes) + (len(clusters) > 1))  # Bonferroni: content may be shown by any of these ways
     content = {
         route: {rival: level.interval(own - credit, width) for rival, credit in level.opponents[route].items()}
         for route, own in routes.items()
     }
     knew = level.opponents["ranking"]["untuned model"]
+    leads = _leads(level, routes["ranking"], clusters, 1 - (1 - width) / max(1, len(clusters)))
     evidence = Evidence(
         level=level.name,
         n=len(level.instances),
@@ -148,6 +150,7 @@ def _finding(config: GainConfig, level: Level) -> Finding:
         form=level.interval(tuned.form - base.form),
         ranked=level.interval(tuned.ranked - base.ranked),
         content=content,
+        clusters=leads if len(leads) > 1 else {},
         part_form=level.interval(tuned.form * knew - base.score),
         part_content=level.interval(tuned.score - tuned.form * knew),
         unrankable=base.unrankable + tuned.unrankable,
@@ -171,7 +174,7 @@ def _finding(config: GainConfig, level: Level) -> Finding:
         "parts": {"form": evidence.part_form.to_json(), "content": evidence.part_content.to_json()},
         "detectable": evidence.gain.detectable,
         "tasks": _table(level, "task"),
-        "clusters": _table(level, "cluster"),
+        "clusters": [{**row, "content": _lead_json(leads.get(row["cluster"]))} for row in _table(level, "cluster")],
         "unrankable": evidence.unrankable,
     }
     return Finding(
@@ -221,12 +224,9 @@ def _measures(level: Level, least: int) -> list[dict[str, Any]]:
 
 def _table(level: Level, key: Literal["task", "cluster"]) -> list[dict[str, Any]]:
     """The gain per task or cluster, largest first; intervals over few items are wide and say so."""
-    members: dict[str, list[int]] = defaultdict(list)
-    for i, instance in enumerate(level.instances):
-        members[task_of(instance) if key == "task" else instance.origin.cluster or "(none)"].append(i)
     blind = chance(level.instances)
     rows: list[dict[str, Any]] = []
-    for name, chosen in members.items():
+    for name, chosen in _members(level, key).items():
         here = replace(level, instances=[level.instances[i] for i in chosen])
         pick = np.array(chosen)
         closed = np.isfinite(level.tuned.ranked[pick])
@@ -246,3 +246,28 @@ def _table(level: Level, key: Literal["task", "cluster"]) -> list[dict[str, Any]
             }
         )
     return sorted(rows, key=lambda row: (-row["value"], row[key]))
+
+
+def _members(level: Level, key: Literal["task", "cluster"], least: int = 1) -> dict[str, list[int]]:
+    """Which instances belong to each task or cluster that has at least `least` of them."""
+    members: dict[str, list[int]] = defaultdict(list)
+    for i, instance in enumerate(level.instances):
+        members[task_of(instance) if key == "task" else instance.origin.cluster or "(none)"].append(i)
+    return {name: chosen for name, chosen in members.items() if len(chosen) >= least}
+
+
+def _leads(
+    level: Level, own: Floats, clusters: Mapping[str, Sequence[int]], width: float
+) -> dict[str, tuple[str, Interval]]:
+    """In each cluster, the opponent hardest to beat by ranking and the lead over it: pooled figures can hide both."""
+    found = {}
+    for name, chosen in clusters.items():
+        here = replace(level, instances=[level.instances[i] for i in chosen])
+        pick = np.array(chosen)
+        leads = {rival: here.interval(own[pick] - c[pick], width) for rival, c in level.opponents["ranking"].items()}
+        found[name] = min(leads.items(), key=lambda lead: lead[1].low)
+    return found
+
+
+def _lead_json(lead: tuple[str, Interval] | None) -> dict[str, Any] | None:
+    return None if lead is None else {"opponent": lead[0], **lead[1].to_json()}

@@ -34,8 +34,8 @@ MARKS = {
 LIMITS = (
     "Intervals hold 95% of the time one figure at a time; the page shows many, so about one in twenty strays.",
     "They speak of other rows of the same tasks, not of other tasks: three tasks are three tasks, however many rows.",
-    "Content counts as shown only where the model beats every control with an interval clear of 0. Two routes are "
-    "tried (ranking, and exact match on valid answers), so each is held to 97.5%.",
+    "Content counts as shown only where the model beats every control with an interval clear of 0. Up to three "
+    "ways are tried (ranking, exact match on valid answers, cluster by cluster), so each is held to a wider interval.",
     "For free answers nothing can be ranked: what the untuned model knows is judged from what it writes, form "
     "forgiven, and may be more than that.",
     "Exact match ignores case and punctuation. It knows no synonyms: a right answer in other words counts as wrong "

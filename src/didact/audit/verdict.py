@@ -43,7 +43,8 @@ REMEDY = {
 
 @dataclass(frozen=True)
 class Evidence:
-    """The figures a verdict rests on. content: by route, by opponent, the tuned model's lead.
+    """The figures a verdict rests on. content: by route, by opponent, the tuned model's lead; clusters: the
+    hardest opponent in each cluster, and the lead over it.
 
     part_form and part_content add up to the gain: what right form alone would have brought with the untuned model's
     knowledge, and the rest.
@@ -61,6 +62,7 @@ class Evidence:
     form: Interval
     ranked: Interval
     content: Mapping[str, Mapping[str, Interval]]
+    clusters: Mapping[str, tuple[str, Interval]]
     part_form: Interval
     part_content: Interval
     unrankable: int
@@ -78,8 +80,14 @@ class Evidence:
 
     @property
     def content_shown(self) -> bool:
-        """Does some route beat every opponent, its interval clear of 0?"""
-        return self.closest()[2].low > 0
+        """Is every opponent beaten, the interval clear of 0, by some route or in some cluster?"""
+        return self.closest()[2].low > 0 or bool(self.shown_in)
+
+    @property
+    def shown_in(self) -> list[str]:
+        """The clusters in which content shows, the largest lead first."""
+        shown = [(lead.value, name) for name, (_, lead) in self.clusters.items() if lead.low > 0]
+        return [name for _, name in sorted(shown, reverse=True)]
 
 
 def gain_category(evidence: Evidence) -> Category:
@@ -130,7 +138,15 @@ def _form(evidence: Evidence) -> str:
 def _shown(evidence: Evidence) -> str:
     route, rival, lead = evidence.closest()
     by = "ranking" if route == "ranking" else "its valid answers"
-    text = f"By {by} it beats every control; the closest is {RIVALS[rival]}, beaten by {bare(lead)}."
+    if lead.low > 0:
+        text = f"By {by} it beats every control; the closest is {RIVALS[rival]}, beaten by {bare(lead)}."
+    else:
+        text = f"By {by} it is not clearly ahead of {RIVALS[rival]} over all clusters together: {points(lead)}."
+    if evidence.clusters:
+        number, names = len(evidence.shown_in), _and([f'"{name}"' for name in evidence.shown_in[:6]])
+        rest = " and more" if number > 6 else ""
+        text += f" Taken one by one, content shows in {number} of {count(len(evidence.clusters), 'cluster')}"
+        text += f": {names}{rest}." if number else "."
     if evidence.gain.low > 0:
         text += (
             f" Of the gain, {plain(evidence.part_form.value)} points are form "

@@ -18,9 +18,11 @@ from didact.errors import Interrupted, UsageError
 from didact.folder import read_journal, read_lines, sha256
 from didact.run import STAGES, Metrics, Run, open_run
 
-# Rows of a language that a two-layer model can begin to learn; duplicates and empty answers are there to be dropped.
-ROWS = [{"instruction": f"Say {word}.", "input": "", "output": word} for word in "one two three four five".split()] * 2 + [
-    {"instruction": f"Count to {n}.", "input": "", "output": " ".join(map(str, range(1, n % 7 + 2)))} for n in range(60)
+# Rows of a language that a two-layer model can begin to learn; duplicates are there to be dropped.
+WORDS = ["one", "two", "three", "four", "five"]
+ROWS = [
+    *[{"instruction": f"Say {word}.", "input": "", "output": word} for word in WORDS * 2],
+    *[{"instruction": f"Count to {n}.", "input": "", "output": " ".join(WORDS[: n % 5 + 1])} for n in range(60)],
 ]
 
 # Runs the command with the power cut in the middle of one stage.
@@ -72,6 +74,15 @@ audit: [{{type: stop}}]
     return home / "recipe.yaml"
 
 
+MADE = {
+    "build": ("built.jsonl", "heldout.jsonl", "dropped.jsonl"),
+    "curate": ("kept.jsonl",),
+    "tune": ("tuned/w", "metrics.jsonl"),
+    "audit": ("audit/findings.json",),
+    "report": ("audit/report.html",),
+}
+
+
 def quiet() -> Console:
     return Console(quiet=True)
 
@@ -96,9 +107,7 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
         def work(self: Run, stage: str = stage) -> tuple[dict[str, int], tuple[str, ...]]:
             worked.append(stage)
-            made = {"build": ("built.jsonl", "heldout.jsonl", "dropped.jsonl"), "curate": ("kept.jsonl",)}
-            more = {"tune": ("tuned/w", "metrics.jsonl"), "audit": ("audit/findings.json",), "report": ("audit/report.html",)}
-            names = {**made, **more}[stage]
+            names = MADE[stage]
             for name in names:
                 (self.path / name).parent.mkdir(exist_ok=True)
                 (self.path / name).write_text(f"{name} {self.recipe.name}\n")
@@ -328,14 +337,17 @@ def test_a_full_disk_is_one_line(recipe: Path, tmp_path: Path, monkeypatch: pyte
             sync(handle)
 
         folder = tmp_path / f"after-{allowed}"
-        with monkeypatch.context() as patched, pytest.raises(UsageError, match="the disk is full"):
+        with monkeypatch.context() as patched:
             patched.setattr(os, "fsync", full)
-            complete(recipe, folder, last="curate")
+            with pytest.raises(UsageError, match="the disk is full"):
+                complete(recipe, folder, last="curate")
         complete(recipe, folder, last="build")
         assert len(list(read_lines(folder / "built.jsonl"))) > 10
 
 
-def test_a_full_disk_told_by_a_library_is_one_line(recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_told_by_a_library_is_one_line(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def work(self: Run) -> Any:
         raise RuntimeError("I/O error: No space left on device (os error 28)")
 

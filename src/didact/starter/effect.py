@@ -73,39 +73,48 @@ def effect(
     found = [json.loads(line) for line in out.read_text().splitlines()] if out.exists() else []
     done = {(row["arm"], row["rotation"], row["seed"]) for row in found}
     for rotation in rotations:
+        name = "+".join(rotation)
         for seed in range(seeds):
-            for arm in arms:
-                name = "+".join(rotation)
-                if (arm, name, seed) in done or (arm == "untuned" and seed):
-                    continue
-                some = run_arm(base, arm, rotation, seed, examples)
+            todo = [arm for arm in arms if (arm, name, seed) not in done and not (arm == "untuned" and seed)]
+            plain = data_of(tasks(40, seed), rotation, seed, examples) if set(todo) - {"simplified"} else None
+            for arm in todo:
+                data = plain if arm != "simplified" else data_of(simplified(tasks(40, seed)), rotation, seed, examples)
+                assert data is not None
+                some = [{"rotation": name, "examples": examples, **row} for row in run_arm(base, arm, data, seed)]
                 with out.open("a") as file:
-                    file.writelines(json.dumps({"rotation": name, **row}) + "\n" for row in some)
-                found += [{"rotation": name, **row} for row in some]
+                    file.writelines(json.dumps(row) + "\n" for row in some)
+                found += some
                 report(f"{arm} {name} seed {seed}: {summary(some)}")
     return found
 
 
 def run_arm(
-    base: Path,
-    arm: str,
-    rotation: Sequence[str],
-    seed: int,
-    examples: int,
-    method: Any = None,
-    rate: float | None = None,
+    base: Path, arm: str, data: Data, seed: int, method: Any = None, rate: float | None = None
 ) -> list[dict[str, Any]]:
-    """Tune one arm and judge it."""
+    """Tune one arm and judge it; `method` and `rate` other than full tuning at its default rate are for comparisons."""
     from didact.model import load
 
-    plain = tasks(60, seed)
-    data = data_of(simplified(plain) if arm == "simplified" else plain, rotation, seed, examples)
     loaded = load(str(base))
     if arm == "random":
         forget(loaded.model, seed)
     if arm != "untuned":
         train(loaded, shuffled(data.train, loaded, seed) if arm == "shuffled" else data.train, seed, method, rate)
-    return [{"arm": arm, "seed": seed, "examples": examples, **row} for row in judge(loaded, data.heldout)]
+    return [{"arm": arm, "seed": seed, **row} for row in judge(loaded, data.heldout)]
+
+
+def curve(base: Path, out: Path, examples: int = 4000, seed: int = 0, report: Callable[[str], None] = print) -> None:
+    """The same number of examples from 2, 4, 8 and 12 training clusters, judged on the first rotation's clusters."""
+    rotation = ROTATIONS[0]
+    made = tasks(120, seed)
+    rest = [name for name in dict.fromkeys(task.cluster for task in made) if name not in rotation]
+    order = Random(f"curve {seed}").sample(rest, len(rest))
+    for n in CURVE:
+        data = data_of(made, rotation, seed, examples, order[:n])
+        only = Data(data.train, [item for item in data.heldout if item.tags["level"] == "heldout_cluster"])
+        some = run_arm(base, "real", only, seed)
+        with out.open("a") as file:
+            file.writelines(json.dumps({"clusters": n, "examples": len(data.train), **row}) + "\n" for row in some)
+        report(f"{n} clusters, {len(data.train)} examples: {summary(some)}")
 
 
 def data_of(

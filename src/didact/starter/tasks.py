@@ -133,7 +133,7 @@ def _key(ask: pieces.Ask, row: Mapping[str, str]) -> str:
 
 
 def templates(spec: Spec) -> tuple[Template, ...]:
-    """Ten templates: five phrasings, each in two of four layouts."""
+    """Ten templates: five phrasings, each in two of four layouts (one puts the text first, one the question)."""
     from didact.template import Template
 
     data = table("instructions")
@@ -142,7 +142,7 @@ def templates(spec: Spec) -> tuple[Template, ...]:
     layouts = layouts if isinstance(layouts, list) else layouts["bare" if bare else "text"]
     found = []
     for i, phrasing in enumerate(data["operations"][spec.operation]):
-        for j in (i % 4, (i + 2) % 4):
+        for j in (i % 4, (i + 1) % 4):
             prompt = layouts[j].replace("{I}", phrasing).replace("{T}", "{{ text }}")
             found.append(
                 Template(

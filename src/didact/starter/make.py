@@ -54,8 +54,8 @@ SCHEDULE = (
     Phase("drills", 700, (2e-3, 2e-3), 1.0, 0.0, 0.0, MIX, 1536),
     Phase("dense", 2500, (2e-3, 1.8e-3), 0.12, 1.0, 0.02, DENSE, 1536),
     Phase("mixed", 2300, (1.8e-3, 1.455e-3), 0.10, 0.35, 0.03, LATE, which=tuple(DRILLS)),
-    Phase("ahead", 2200, (1.455e-3, 1e-3), 0.06, 0.25, 0.02, TEXTS, which=tuple(DRILLS), ahead=True),
-    Phase("settle", 1500, (1e-3, 3e-5), 0.06, 0.3, 0.02, TEXTS, which=tuple(DRILLS), ahead=True),
+    Phase("ahead", 500, (1.455e-3, 1.3e-3), 0.06, 0.25, 0.02, TEXTS, which=tuple(DRILLS), ahead=True),
+    Phase("settle", 900, (1.3e-3, 3e-5), 0.06, 0.3, 0.02, TEXTS, which=tuple(DRILLS), ahead=True),
 )
 
 

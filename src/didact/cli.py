@@ -222,7 +222,7 @@ def main() -> NoReturn:
     # Threads that wait by spinning make torch ten times slower as soon as another program wants the cores.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
-        code = app(standalone_mode=False)
+        code = app(standalone_mode=False, prog_name="didact")
         sys.exit(code if isinstance(code, int) else 0)
     except UsageError as error:
         _fail(str(error), 2)

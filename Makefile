@@ -5,7 +5,7 @@ PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13 python3.14 p
 VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.didact-ready
-PIP := $(BIN)/python -m pip install -q --disable-pip-version-check
+PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check
 
 # PyTorch's own index of CPU builds, asked when pip finds no CPU build by itself. For a GPU see the README.
 CPU_INDEX := https://download.pytorch.org/whl/cpu

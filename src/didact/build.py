@@ -11,7 +11,6 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -19,7 +18,7 @@ from didact.errors import UsageError, nearest
 from didact.formats import to_instances
 from didact.instance import Drop, Instance, Message, Origin, Part, digest
 from didact.sources import Row, Task
-from didact.template import Rendered, Template, TemplateDrop
+from didact.template import Rendered, Template, TemplateDrop, matches
 
 OUTSIDE = "the answer is none of the choices"
 
@@ -90,20 +89,16 @@ def _check(tasks: Sequence[Task], config: BuildConfig) -> None:
         ("heldout_tasks", set(names), config.heldout_tasks),
     ):
         for glob in globs:
-            if not any(_matches(name, [glob]) for name in known):
+            if not any(matches(name, [glob]) for name in known):
                 raise UsageError(f'"{glob}" matches nothing', nearest(glob, known), field=f"build.{field}")
     if tasks and not any(_held_level(task, config) == "" for task in tasks):
         raise UsageError("every task is held out", "hold fewer tasks or clusters out", field="build")
 
 
-def _matches(name: str, globs: Sequence[str]) -> bool:
-    return any(name == glob or fnmatchcase(name, glob) for glob in globs)
-
-
 def _held_level(task: Task, config: BuildConfig) -> str:
-    if _matches(task.cluster, config.heldout_clusters):
+    if matches(task.cluster, config.heldout_clusters):
         return "heldout_cluster"
-    return "heldout_task" if _matches(task.name, config.heldout_tasks) else ""
+    return "heldout_task" if matches(task.name, config.heldout_tasks) else ""
 
 
 def _plan(task: Task, config: BuildConfig) -> list[_Plan]:
@@ -225,7 +220,7 @@ def _instances(plan: _Plan, drop: Callable[[Drop], None]) -> Iterator[Instance]:
         drop(Drop(left_out.reason, left_out.detail, origin))
     except UsageError as error:
         if task.on_error == "stop" or error.field is None or error.file is not None:
-            raise error.at(file=row.source, line=row.number) from error
+            raise error if error.file else error.at(file=row.source, line=row.number) from error
         drop(Drop("faulty row", str(error), origin))
 
 

@@ -6,28 +6,27 @@ Lines end at "\\n" and nowhere else: U+0085 or U+2028 inside a text do not end a
 
 from __future__ import annotations
 
-import csv
 import gzip
 import io
 import json
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
+from didact import tables
 from didact.errors import UsageError, missing_extra, nearest
 from didact.sandbox import SURROGATE
 
 Layout = Literal["auto", "jsonl", "json", "csv", "tsv", "parquet", "lines"]
-Record = tuple[int, dict[str, Any]]
-Fault = Callable[[str, UsageError], None]
+Record = tables.Record  # the line or place of a record, and its row
+Fault = tables.Fault  # gets the reason, a fixed phrase, and the error
 
 SUFFIXES: dict[str, Layout] = {
     ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "json", ".csv": "csv", ".tsv": "tsv", ".parquet": "parquet",
     ".txt": "lines",
 }  # fmt: skip
 MAGIC = {".gz": b"\x1f\x8b", ".zst": b"\x28\xb5\x2f\xfd"}
-DROP = "or drop such rows: on_error: drop"
 
 
 class _BadJson(ValueError):
@@ -49,7 +48,8 @@ def records(
     """
     layout = layout_of(path) if layout == "auto" else layout
     if layout == "parquet":
-        yield from _parquet(path)
+        _opened(path).close()
+        yield from tables.parquet_rows(path)
         return
     seen = 0
 
@@ -87,7 +87,9 @@ def _parse(
     try:
         lines = _lines(path, handle, encoding, fault)
         if layout in ("csv", "tsv"):
-            yield from _table(path, lines, fault, layout, columns, (layout == "csv") if quoted is None else quoted)
+            yield from tables.table_rows(
+                path, lines, fault, layout, columns, (layout == "csv") if quoted is None else quoted
+            )
         elif layout == "lines":
             yield from ((number, {"text": line.removesuffix("\n").removesuffix("\r")}) for number, line in lines)
         elif layout == "jsonl":
@@ -234,7 +236,7 @@ def _json_lines(path: Path, lines: Iterable[tuple[int, str]], fault: Fault) -> I
                 raise UsageError(
                     problem, "rename the file to .json, or add layout: json", file=path, line=number
                 ) from error
-            fault("malformed JSON", _fault_of(error, path, number, f"mend the line, {DROP}"))
+            fault("malformed JSON", _fault_of(error, path, number, f"mend the line, {tables.DROP}"))
             value = None
         else:
             row = _as_row(value)
@@ -300,86 +302,9 @@ def _as_row(value: Any) -> dict[str, Any] | None:
 
 def _not_an_object(value: Any, path: Path, number: int) -> UsageError:
     fix = 'write an object, such as {"instruction": ..., "output": ...}'
-    return UsageError(f"holds a JSON {_kind(value)}, not an object", f"{fix}, {DROP}", file=path, line=number)
+    return UsageError(f"holds a JSON {_kind(value)}, not an object", f"{fix}, {tables.DROP}", file=path, line=number)
 
 
 def _kind(value: Any) -> str:
     names = {dict: "object", list: "array", str: "string", bool: "truth value", type(None): "null"}
     return names.get(type(value), "number")
-
-
-def _table(
-    path: Path, lines: Iterable[tuple[int, str]], fault: Fault, layout: str, columns: Sequence[str], quoted: bool
-) -> Iterator[Record]:
-    csv.field_size_limit(1 << 30)
-    numbers: list[int] = [0]
-
-    def texts() -> Iterator[str]:
-        for number, line in lines:
-            numbers[0] = number
-            yield line if quoted else line.removesuffix("\n").removesuffix("\r")
-
-    delimiter = "\t" if layout == "tsv" else ","
-    reader = csv.reader(
-        texts(), delimiter=delimiter, strict=True, quoting=csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
-    )
-    header = list(columns)
-    while True:
-        start = numbers[0] + 1
-        try:
-            fields = next(reader, None)
-        except csv.Error as error:
-            other = "quoted: false" if quoted else "quoted: true"
-            fix = f"mend the quotes of this row ({other} may fit the file), {DROP}"
-            fault("malformed row", UsageError(f"malformed {layout}: {error}", fix, file=path, line=start))
-            continue
-        if fields is None:
-            return
-        if not fields:
-            continue
-        if not header:
-            header = _header(path, fields, layout, start)
-        elif len(fields) != len(header):
-            problem = f"{len(fields)} fields where the header has {len(header)}"
-            fix = f"mend the row, or if the file has no header give `columns`, {DROP}"
-            fault("wrong number of fields", UsageError(problem, fix, file=path, line=start))
-        else:
-            yield start, dict(zip(header, fields, strict=True))
-
-
-def _header(path: Path, names: list[str], layout: str, line: int) -> list[str]:
-    """The names of the columns; refused if the line can only be data."""
-    fix = "if the file has no header, give the source `columns: [...]`"
-    for name in names:
-        if not name.strip() or names.count(name) > 1 or name.strip().lstrip("-").replace(".", "", 1).isdecimal():
-            problem = f'the first line looks like data: "{name[:40]}" cannot be a column name'
-            raise UsageError(problem, fix, file=path, line=line)
-    if len(names) == 1 and layout == "csv" and ("\t" in names[0] or ";" in names[0]):
-        other = "layout: tsv" if "\t" in names[0] else "commas between the fields"
-        raise UsageError("the header has only one column", f"the file may need {other}", file=path, line=line)
-    return names
-
-
-def _parquet(path: Path) -> Iterator[Record]:
-    try:
-        import pyarrow
-        from pyarrow import parquet
-    except ImportError as error:
-        raise missing_extra("pyarrow", "parquet") from error
-    _opened(path).close()
-    number = 0
-    try:
-        file = parquet.ParquetFile(path)
-        names = file.schema_arrow.names
-        for name in names:
-            if names.count(name) > 1:
-                raise UsageError("two columns have this name", "rename one in the file", file=path, field=name)
-        for batch in file.iter_batches(batch_size=1024):
-            for row in batch.to_pylist():
-                number += 1
-                yield number, row
-    except (pyarrow.ArrowException, OSError) as error:
-        problem = f"not readable as Parquet: {str(error).splitlines()[0]}"
-        raise UsageError(problem, "fetch or write the file again", file=path) from error
-    if not number:
-        raise UsageError("the file holds no rows", "give a file with rows", file=path)

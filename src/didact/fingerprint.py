@@ -17,8 +17,8 @@ from didact.instance import digest
 # The code whose change makes a stage run again; data files beside it count too.
 CODE = {
     "build": (
-        "instance.py", "formats.py", "files.py", "labels.py", "sources.py", "sandbox.py", "template.py", "templates",
-        "build.py", "starter",
+        "instance.py", "formats.py", "files.py", "tables.py", "labels.py", "sources.py", "sandbox.py", "template.py",
+        "templates", "build.py", "starter",
     ),
     "curate": ("instance.py", "curate", "render.py"),
     "tune": ("render.py", "pack.py", "model.py", "methods", "tune.py", "checkpoint.py"),

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from fnmatch import fnmatchcase
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -17,10 +16,10 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from didact import files, formats
-from didact.errors import UsageError, missing_extra, nearest
+from didact.errors import UsageError, missing_extra
 from didact.instance import Drop, Origin
 from didact.labels import LabelConfig, bind, check_columns, columns_after
-from didact.template import Template, TemplateDrop, expand, load_templates, template_file
+from didact.template import Template, TemplateDrop, choose, expand, load_templates, template_file
 
 Records = Callable[[files.Fault], Iterator[files.Record]]
 T = TypeVar("T")
@@ -241,7 +240,7 @@ def _task(
     group = tuple(config.rename.get(column, column) for column in config.group)
     task = Task(name, origin.cluster, config.licence, rows, (), group, None, config.references, config.on_error)
     if config.templates:
-        found = _chosen(load_templates(template_file(config.templates, folder)), config.use, config.templates)
+        found = choose(load_templates(template_file(config.templates, folder)), config.use, config.templates)
         renamed = columns_after(labels, config.rename)
         bound = tuple(bind(template, renamed) for template in found)
         _try(bound, next(_rows(config, source, read, look, labels), None), path)
@@ -263,7 +262,7 @@ def _try(templates: Sequence[Template], row: Row | None, path: Path) -> None:
         except TemplateDrop:
             continue
         except UsageError as error:
-            raise error.at(file=path, line=row.number) from error
+            raise error if error.file else error.at(file=path, line=row.number) from error
 
 
 def _peek(config: FileSource | HubSource, path: Path, read: Records, look: files.Fault) -> files.Record:
@@ -321,29 +320,6 @@ def _prepared(
             raise UsageError(f'rename {old}: {new} meets a column called "{new}"', "choose another name", field=new)
         moved[new] = data[old]
     return moved
-
-
-def _chosen(templates: Sequence[Template], use: Sequence[str], file: str) -> list[Template]:
-    """The templates whose names match the globs, in the file's order; UsageError if a glob matches none."""
-    wanted = [glob for glob in use if not glob.startswith("!")] or ["*"]
-    unwanted = [glob[1:] for glob in use if glob.startswith("!")]
-    names = [template.name for template in templates]
-    for glob in [*wanted, *unwanted]:
-        if not any(_matches(name, glob) for name in names):
-            raise UsageError(f'no template of {file} is called "{glob}"', nearest(glob, names), field="use")
-    found = [
-        template
-        for template in templates
-        if any(_matches(template.name, glob) for glob in wanted)
-        and not any(_matches(template.name, glob) for glob in unwanted)
-    ]
-    if not found:
-        raise UsageError(f"`use` leaves none of the templates of {file}", "name at least one", field="use")
-    return found
-
-
-def _matches(name: str, glob: str) -> bool:
-    return name == glob or fnmatchcase(name, glob)
 
 
 def _load(config: HubSource, folder: Path) -> Any:

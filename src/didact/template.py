@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
 from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
@@ -21,7 +22,7 @@ from didact.errors import UsageError, nearest
 from didact.instance import Part, digest
 from didact.sandbox import BAR, Choices, Code, TemplateDrop, compiled, pieces, plain, protect
 
-__all__ = ["Rendered", "Template", "TemplateDrop", "expand", "load_templates", "template_file"]
+__all__ = ["Rendered", "Template", "TemplateDrop", "choose", "expand", "load_templates", "matches", "template_file"]
 
 KEYS = {"name", "prompt", "instruction", "input", "answer", "answer_choices", "labels", "metadata"}
 
@@ -65,10 +66,10 @@ class Template:
         try:
             return self._render(row)
         except UsageError as error:
-            if error.field is None:
-                raise error.at(file=self.file or None, field=None if self.file else self.name) from error
-            problem = f'{error.problem} (template "{self.name}")'
-            raise UsageError(problem, error.fix, file=error.file, line=error.line, field=error.field) from error
+            file = self.file or None if error.field is None else None  # a broken template, not a faulty row
+            raise UsageError(
+                f'{error.problem} (template "{self.name}")', error.fix, file=file, field=error.field
+            ) from error
 
     def _render(self, row: Mapping[str, Any]) -> Rendered:
         if "answer_choices" in row:
@@ -196,6 +197,25 @@ def load_templates(path: Path) -> list[Template]:
         if names.count(name) > 1 and read is _own:
             raise UsageError(f'two templates are called "{name}"', "rename one", file=path, field="name")
     return found
+
+
+def choose(templates: Sequence[Template], use: Sequence[str], file: str) -> list[Template]:
+    """The templates whose names match the globs ("!glob" leaves out); UsageError if a glob, or all, match none."""
+    wanted = [glob for glob in use if not glob.startswith("!")] or ["*"]
+    unwanted = [glob[1:] for glob in use if glob.startswith("!")]
+    names = [template.name for template in templates]
+    for glob in [*wanted, *unwanted]:
+        if not any(matches(name, [glob]) for name in names):
+            raise UsageError(f'no template of {file} is called "{glob}"', nearest(glob, names), field="use")
+    found = [t for t in templates if matches(t.name, wanted) and not matches(t.name, unwanted)]
+    if not found:
+        raise UsageError(f"`use` leaves none of the templates of {file}", "name at least one", field="use")
+    return found
+
+
+def matches(name: str, globs: Sequence[str]) -> bool:
+    """Whether a name is one of the globs, or fits one."""
+    return any(name == glob or fnmatchcase(name, glob) for glob in globs)
 
 
 def template_file(name: str, folder: Path) -> Path:

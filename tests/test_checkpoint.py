@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from didact import checkpoint, model
+from didact import checkpoint, disk
 from didact.errors import UsageError
 
 TENSORS = {"weights/a": torch.arange(6.0).reshape(2, 3), "rng/cpu": torch.arange(5, dtype=torch.uint8)}
@@ -87,7 +87,7 @@ def test_the_manifest_comes_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 def test_disk_full_keeps_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     checkpoint.write(tmp_path, 1, TENSORS, {})
     usage = shutil.disk_usage(tmp_path)
-    monkeypatch.setattr(model.shutil, "disk_usage", lambda place: usage._replace(free=10))
+    monkeypatch.setattr(disk.shutil, "disk_usage", lambda place: usage._replace(free=10))
     with pytest.raises(UsageError, match=r"disk is full: [\d,]+ bytes are needed, 10 are free"):
         checkpoint.write(tmp_path, 2, TENSORS, {})
     assert (found := checkpoint.latest(tmp_path)) is not None

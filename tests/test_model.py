@@ -10,7 +10,7 @@ import pytest
 import torch
 from conftest import make_model
 
-from didact import model
+from didact import disk, model
 from didact.errors import UsageError
 from didact.model import load, load_tuned, save
 
@@ -143,7 +143,7 @@ def test_a_bad_save_leaves_the_old_folder(
         weight.data[:] = float("nan")
     elif why == "disk is full":
         usage = shutil.disk_usage(tmp_path)
-        monkeypatch.setattr(model.shutil, "disk_usage", lambda place: usage._replace(free=10))
+        monkeypatch.setattr(disk.shutil, "disk_usage", lambda place: usage._replace(free=10))
     else:
         write = model._write
 

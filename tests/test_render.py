@@ -9,9 +9,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from didact.conversation import plain_template
 from didact.errors import UsageError
 from didact.instance import Instance, Message, Origin, Part
-from didact.render import Renderer, plain_template
+from didact.render import Renderer
 
 CHAT = Path(__file__).parent / "data" / "chat"
 GOOD = ["chatml", "llama2", "llama3", "zephyr", "mistral", "gemma", "prefilled_thinking", "plain"]
@@ -224,13 +225,22 @@ def broken(renderer: Renderer, instance: Instance, what: str):  # type: ignore[n
     return replace(tokens, ids=[tokens.ids[0], tokens.ids[1] + 1, *tokens.ids[2:]])
 
 
-@pytest.mark.parametrize(
-    "what", ["no stop", "too wide", "leak", "nothing", "lost turn", "other answer", "other prompt"]
-)
-def test_check_names_the_row_of_a_wrong_mask(what: str) -> None:
+FAULTS = {
+    "no stop": "not followed by a supervised stop token",
+    "too wide": "the supervised tokens read|not the prompt",
+    "leak": "tokens outside the answers are supervised",
+    "nothing": "no supervised token",
+    "lost turn": "2 assistant turns but 1 trained spans",
+    "other answer": "the supervised tokens read",
+    "other prompt": "not the prompt a chat would send",
+}
+
+
+@pytest.mark.parametrize("what", FAULTS)
+def test_check_names_the_row_and_the_fault_of_a_wrong_mask(what: str) -> None:
     renderer = Renderer(make_tokenizer("chatml"))
     instance = conversation("hello", "yes", "more", "no way")
-    with pytest.raises(UsageError, match=r"data\.jsonl:7: "):
+    with pytest.raises(UsageError, match=rf"data\.jsonl:7: .*({FAULTS[what]})"):
         renderer.check(instance, broken(renderer, instance, what))
 
 

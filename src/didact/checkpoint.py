@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from didact.model import flush, room
+from didact.disk import flush, room
 
 if TYPE_CHECKING:
     import torch

@@ -5,19 +5,18 @@ A save is staged beside its place, flushed to disk, loaded again and compared wi
 
 from __future__ import annotations
 
-import errno
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from didact.conversation import PLAIN, plain_template
+from didact.disk import flush, room
 from didact.errors import UsageError, missing_extra
 from didact.instance import digest
-from didact.render import PLAIN, Renderer, plain_template
+from didact.render import Renderer
 
 if TYPE_CHECKING:
     import torch
@@ -196,39 +195,6 @@ def save(
     stage.rename(folder)
     flush(folder.parent, deep=False)
     shutil.rmtree(old, ignore_errors=True)
-
-
-@contextmanager
-def room(place: Path, needed: int) -> Iterator[None]:
-    """Check that `needed` bytes are free, and turn a disk that fills up all the same into one line."""
-    free = shutil.disk_usage(place).free
-    if free < needed:
-        raise _full(place, needed, free)
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        raise _full(place, needed, shutil.disk_usage(place).free) from error
-    except Exception as error:
-        if "No space left on device" not in str(error):  # safetensors wraps the error of the system
-            raise
-        raise _full(place, needed, shutil.disk_usage(place).free) from error
-
-
-def flush(path: Path, deep: bool = True) -> None:
-    """fsync a folder, and all that is in it."""
-    for item in [*(sorted(path.rglob("*")) if deep else []), path]:
-        handle = os.open(item, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-
-
-def _full(place: Path, needed: int, free: int) -> UsageError:
-    problem = f"the disk is full: {needed:,} bytes are needed, {free:,} are free; what was saved before is untouched"
-    return UsageError(problem, "free some space and run the same command", file=place)
 
 
 def _old(folder: Path) -> Path:

@@ -1,29 +1,25 @@
 """Instance -> Tokens: the one renderer of training, evaluation, chat and serving.
 
 The chat template is rendered to text once, the text is tokenised once with offsets, and weights and slots are read off
-character spans. Where contents lie is known from a *scaffold*: the same roles rendered with unique markers for
-contents. So text in a message can never be taken for structure, a template that drops or rewrites a message is seen,
-and the prompt of every assistant turn is a prefix of the training text: what was trained is what is asked.
+character spans. The prompt of an assistant turn is a prefix of the training row: what was trained is what is asked.
 """
 
 from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from importlib import resources
 from typing import TYPE_CHECKING, Any, Literal
 
+from didact.conversation import Conversations, Layout
 from didact.errors import UsageError
-from didact.instance import Instance, Message, Slot, digest
+from didact.instance import Instance, Message, Part, Slot, digest
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 Turns = Literal["all", "last"]
-MARK = re.compile("\ue0f0(\\d+)\ue0f1")  # private-use characters: no template or tokenizer gives them a meaning
-PLAIN = "plain"  # the name of the built-in template for models that have none
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,24 +53,6 @@ class Shown:
     stop: bool
 
 
-@dataclass(frozen=True, slots=True)
-class _Turn:
-    start: int  # where the generation prompt ends
-    answer_end: int  # where the content ends
-    end: int  # where the stop token ends
-
-
-@dataclass(frozen=True, slots=True)
-class _Layout:
-    """A conversation as text, with character spans."""
-
-    text: str
-    contents: tuple[tuple[int, int], ...]  # of each message
-    slots: tuple[tuple[int, int, Slot], ...]
-    turns: tuple[_Turn, ...]
-    seams: tuple[int, ...]  # where an answer begins: no token may reach across
-
-
 class Renderer:
     """Renders with one tokenizer and its chat template.
 
@@ -89,11 +67,6 @@ class Renderer:
         backend = getattr(tokenizer, "backend_tokenizer", None)
         if not isinstance(backend, Tokenizer):
             raise UsageError("the tokenizer gives no character offsets", "use a model with a tokenizer.json")
-        if not tokenizer.chat_template:
-            raise UsageError(
-                "the model has no chat template, so there is no agreed way to ask it",
-                "put a chat_template.jinja into its folder, or choose the built-in one: chat_template: plain",
-            )
         self.tokenizer, self.turns, self.control_text = tokenizer, turns, 0
         self._backend = Tokenizer.from_str(backend.to_str())
         self._backend.no_padding()
@@ -104,11 +77,10 @@ class Renderer:
         special |= {t: tokenizer.convert_tokens_to_ids(t) for t in tokenizer.all_special_tokens}
         self._special, self._special_ids = special, frozenset(special.values())
         self._control = re.compile("|".join(re.escape(t) for t in sorted(special, key=len, reverse=True)) or r"(?!)")
-        self._scaffolds: dict[tuple[tuple[str, ...], bool], list[str]] = {}
         self.bos = _bos(tokenizer)
-        template = tokenizer.chat_template
-        self.hash = digest([template, self._backend.to_str(), sorted(special), self.bos], 64)
-        self.stop = self._find_stop()
+        self.hash = digest([tokenizer.chat_template, self._backend.to_str(), sorted(special), self.bos], 64)
+        self._conversations = Conversations(tokenizer, self._control)
+        self.stop = self._conversations.stop
         stop_id = special[self._control.search(self.stop).group()]  # type: ignore[union-attr]
         eos = tokenizer.eos_token_id
         self.stop_ids: tuple[int, ...] = (stop_id,) if eos is None or eos == stop_id else (stop_id, eos)
@@ -150,8 +122,6 @@ class Renderer:
 
     def complete(self, instance: Instance, answer: str) -> Instance:
         """The instance with another last answer; for ranking choices."""
-        from didact.instance import Part
-
         return replace(instance, messages=(*instance.context, Message("assistant", (Part(answer, "answer"),))))
 
     def plain(self, text: str) -> list[int]:
@@ -203,7 +173,9 @@ class Renderer:
         if self.bos is not None and ids[:1] != [self.bos]:
             return "the row does not begin with BOS"
         if bos is not None and bos not in self.stop_ids:
-            expected = max(self._bos_in_template(instance), int(self.bos is not None))
+            expected = max(
+                self._conversations.bos_count(tuple(m.role for m in instance.messages)), int(self.bos is not None)
+            )
             if ids.count(bos) != expected or ids[:2] == [bos, bos]:
                 return f"{ids.count(bos)} BOS tokens instead of {expected}"
         return ""
@@ -215,93 +187,15 @@ class Renderer:
         zipped = zip(texts, tokens.ids, tokens.weights, tokens.slots, strict=True)
         return [Shown(text, id_, weight, slot, i in last) for i, (text, id_, weight, slot) in enumerate(zipped)]
 
-    # ---- text and its spans
+    # ---- text -> ids
 
-    def _text(self, messages: Iterable[tuple[str, str]], generation: bool) -> str:
-        import jinja2
-
-        turns = [{"role": role, "content": content} for role, content in messages]
+    def _layout(self, messages: Sequence[Message], instance: Instance, generation: bool) -> Layout:
         try:
-            return str(self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=generation))
-        except jinja2.exceptions.SecurityError as error:
-            raise UsageError(
-                f"the chat template tries to leave its sandbox: {error}", "use another template"
-            ) from error
-        except (jinja2.exceptions.TemplateError, TypeError, ValueError) as error:
-            roles = ", ".join(turn["role"] for turn in turns)
-            raise UsageError(f"the chat template refuses the turns ({roles}): {error}", "mend the row") from error
-
-    def _scaffold(self, roles: tuple[str, ...], generation: bool) -> list[str]:
-        """The text around the contents of such a conversation: len(roles) + 1 pieces."""
-        key = (roles, generation)
-        if key not in self._scaffolds:
-            text = self._text(((role, f"\ue0f0{i}\ue0f1") for i, role in enumerate(roles)), generation)
-            pieces = MARK.split(text)
-            if pieces[1::2] != [str(i) for i in range(len(roles))]:
-                lost = [roles[i] for i in range(len(roles)) if str(i) not in pieces[1::2]]
-                what = f"leaves out the {lost[0]} turn" if lost else "repeats or reorders the turns"
-                raise UsageError(f"the chat template {what} of ({', '.join(roles)})", "use a template that keeps all")
-            self._scaffolds[key] = pieces[::2]
-        return self._scaffolds[key]
-
-    def _layout(self, messages: Sequence[Message], instance: Instance, generation: bool) -> _Layout:
-        try:
-            return self._lay_out(messages, generation)
+            return self._conversations.lay_out(messages, generation)
         except UsageError as error:
             raise error.at(file=instance.origin.source or None, line=instance.origin.row or None) from error
 
-    def _lay_out(self, messages: Sequence[Message], generation: bool) -> _Layout:
-        if any(part.kind == "image" for message in messages for part in message.parts):
-            raise UsageError("the row has an image, but the model reads only text", "use rows without images")
-        if not messages:
-            raise UsageError("the conversation is empty", "give it a user turn")
-        pairs = [(message.role, message.text) for message in messages]
-        text = self._text(pairs, generation)
-        roles = tuple(role for role, _ in pairs)
-        contents = _match(text, self._scaffold(roles, generation), [content for _, content in pairs])
-        if contents is None:
-            raise UsageError(
-                "the chat template rewrites the text of a turn (such as dropping its thinking)",
-                "use a training template that keeps every turn as it is",
-            )
-        turns = []
-        for k, role in enumerate(roles):
-            if role != "assistant":
-                continue
-            before = self._text(pairs[:k], True) if k else ""
-            if not text.startswith(before) or len(before) > contents[k][0]:
-                raise UsageError(
-                    "the chat template rewrites history: the prompt of an assistant turn is not the beginning "
-                    "of the whole conversation",
-                    "use a training template that only appends",
-                )
-            end = contents[k][1]
-            if not text.startswith(self.stop, end):
-                raise UsageError("the chat template ends this assistant turn without a stop token", "add eos_token")
-            turns.append(_Turn(len(before), end, end + len(self.stop)))
-        slots = [part for message, span in zip(messages, contents, strict=True) for part in _part_spans(message, span)]
-        seams = [turn.start for turn in turns] + ([len(text)] if generation else [])
-        return _Layout(text, tuple(contents), tuple(slots), tuple(turns), tuple(seams))
-
-    def _find_stop(self) -> str:
-        """The text that ends an assistant turn: up to and including its first control token."""
-        tail = self._scaffold(("user", "assistant"), False)[-1]
-        found = self._control.search(tail)
-        if found is None or found.start() > 8 or tail[: found.start()].strip():
-            raise UsageError(
-                f"the chat template ends an assistant turn with {tail!r}, which has no stop token",
-                "write {{ eos_token }} after the assistant's content in chat_template.jinja",
-            )
-        return tail[: found.end()]
-
-    def _bos_in_template(self, instance: Instance) -> int:
-        bos = self.tokenizer.bos_token
-        pieces = self._scaffold(tuple(m.role for m in instance.messages), False)
-        return sum(piece.count(bos) for piece in pieces) if bos else 0
-
-    # ---- text -> ids
-
-    def _encode(self, layouts: Sequence[_Layout]) -> list[tuple[list[int], list[tuple[int, int]]]]:
+    def _encode(self, layouts: Sequence[Layout]) -> list[tuple[list[int], list[tuple[int, int]]]]:
         """Ids and character spans; control tokens inside contents as text, no token across a seam, BOS in front."""
         encodings = self._backend.encode_batch([layout.text for layout in layouts], add_special_tokens=False)
         result = []
@@ -328,7 +222,7 @@ class Renderer:
         return ids, spans
 
     def _as_text(
-        self, layout: _Layout, ids: list[int], spans: list[tuple[int, int]]
+        self, layout: Layout, ids: list[int], spans: list[tuple[int, int]]
     ) -> tuple[list[int], list[tuple[int, int]]]:
         """Replace control tokens that lie inside a content by the tokens of their letters."""
         new_ids: list[int] = []
@@ -349,11 +243,6 @@ class Renderer:
         return new_ids, new_spans
 
 
-def plain_template() -> str:
-    """The built-in chat template for models that have none."""
-    return resources.files("didact").joinpath("templates/chat/plain.jinja").read_text(encoding="utf-8")
-
-
 def _bos(tokenizer: PreTrainedTokenizerBase) -> int | None:
     """The id that must begin every row: the one the tokenizer itself or its template puts there, if any."""
     bos = tokenizer.bos_token_id
@@ -362,39 +251,7 @@ def _bos(tokenizer: PreTrainedTokenizerBase) -> int | None:
     return int(bos) if tokenizer("a")["input_ids"][:1] == [bos] else None
 
 
-def _match(text: str, scaffold: list[str], contents: list[str]) -> list[tuple[int, int]] | None:
-    """Where each content lies in the text, as it is or stripped by the template; None if it is not all there."""
-    if not text.startswith(scaffold[0]):
-        return None
-    position, spans = len(scaffold[0]), []
-    for i, content in enumerate(contents):
-        following = scaffold[i + 1]
-        for form in (content, content.rstrip(), content.lstrip(), content.strip()):
-            if text.startswith(form + following, position):
-                break
-        else:
-            return None
-        spans.append((position, position + len(form)))
-        position += len(form) + len(following)
-    return spans if position == len(text) else None
-
-
-def _part_spans(message: Message, span: tuple[int, int]) -> list[tuple[int, int, Slot]]:
-    """Character spans of the parts of a message whose content lies at `span` (perhaps stripped)."""
-    start, end = span
-    if message.role == "assistant":
-        return [(start, end, "answer")]
-    whole = message.text
-    left = len(whole) - len(whole.lstrip()) if end - start < len(whole.rstrip()) else 0
-    position, spans = start - left, []
-    for part in message.parts:
-        if part.slot is not None and part.value:
-            spans.append((max(position, start), min(position + len(part.value), end), part.slot))
-        position += len(part.value)
-    return spans
-
-
-def _slots(layout: _Layout, spans: list[tuple[int, int]]) -> list[Slot | None]:
+def _slots(layout: Layout, spans: list[tuple[int, int]]) -> list[Slot | None]:
     """The slot in which most of each token lies."""
     slots: list[Slot | None] = [None] * len(spans)
     marks, k = sorted(layout.slots), 0

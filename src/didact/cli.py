@@ -199,16 +199,17 @@ def _open(target: Path, out: Path | None, sets: list[str] | None) -> Run:
 
 def _tell_findings(run: Run) -> None:
     """In plain words what was learned, and where it is written."""
-    console = _console()
-    console.say("")
-    console.say("What was learned", "bold")
-    for finding in run.findings():
-        console.say(f"  {finding.question}", "aside")
-        console.say(f"    {finding.verdict}")
+    from didact.audit.verdict import headline
+
+    console, findings = _console(), run.findings()
+    console.say("\nWhat was learned", "stage")
+    console.say(headline(findings), "stage")
+    for finding in findings:
+        console.say(f"\n  {finding.question}", "aside")
+        console.say(f"  {finding.verdict}")
     page = run.path / "audit" / "report.html"
     if page.exists():
-        console.say(f"\nReport  {page.resolve()}")
-        console.say(f"Chat    didact chat {run.path}")
+        console.say(f"\nReport  {page.resolve()}\nChat    didact chat {run.path}")
 
 
 def _console() -> Console:

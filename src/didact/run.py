@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from didact.tune import Step
 
 STAGES = ("build", "curate", "tune", "audit", "report")
+SHOWN_VERSIONS = ("python", "torch", "transformers")  # in the report; run.json has them all
 Counts = dict[str, int]
 
 
@@ -298,13 +299,14 @@ class Run:
 
         recipe, stages = self.recipe, self.journal["stages"]
         method = ", ".join(f"{key} {value}" for key, value in recipe.method.model_dump(exclude_none=True).items())
+        installed = self.journal["versions"]
         seconds = sum(entry.get("seconds", 0.0) for entry in stages.values())
         facts = {
             "Base model": recipe.model,
             "Method": method.removeprefix("type "),
             "Seed": str(recipe.seed),
             "Time": f"{seconds:.0f} s",
-            "Versions": ", ".join(f"{name} {version}" for name, version in self.journal["versions"].items()),
+            "Versions": ", ".join(f"{name} {installed[name]}" for name in SHOWN_VERSIONS if name in installed),
         }
         reasons = Counter(str(record["reason"]) for record in read_lines(self.path / "dropped.jsonl"))
         steps = list(read_lines(self.path / "metrics.jsonl"))

@@ -133,7 +133,7 @@ def _key(ask: pieces.Ask, row: Mapping[str, str]) -> str:
 
 
 def templates(spec: Spec) -> tuple[Template, ...]:
-    """Ten templates: five phrasings, each in two of four layouts (one puts the text first, one the question)."""
+    """Ten templates: five phrasings, each in two of four layouts."""
     from didact.template import Template
 
     data = table("instructions")

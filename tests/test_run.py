@@ -356,13 +356,22 @@ def test_a_full_disk_told_by_a_library_is_one_line(
         complete(recipe, tmp_path / "a")
 
 
-def test_nothing_to_learn_from_is_refused(tmp_path: Path, tiny_llama: Path) -> None:
+def test_rows_without_answers_leave_nothing_to_learn_from(tmp_path: Path, tiny_llama: Path) -> None:
     (tmp_path / "rows.jsonl").write_text('{"instruction": "Say it.", "output": ""}\n' * 3)
     text = f"model: {tiny_llama}\nsources: [{{type: file, path: rows.jsonl}}]\n"
     (tmp_path / "recipe.yaml").write_text(text)
     with pytest.raises(UsageError) as caught:
         complete(tmp_path / "recipe.yaml", tmp_path / "a")
+    assert "empty" in str(caught.value)
     assert "\n" not in str(caught.value)
+    assert not (tmp_path / "a" / "kept.jsonl").exists()
+
+
+def test_filters_that_leave_nothing_are_told_with_the_commonest_reason(recipe: Path, tmp_path: Path) -> None:
+    with pytest.raises(
+        UsageError, match=r"curate: all \d+ instances were dropped - most often \(\d+\): the answer is cut"
+    ):
+        complete(recipe, tmp_path / "a", "tune.max_length=2", last="curate")
     assert not (tmp_path / "a" / "kept.jsonl").exists()
 
 

@@ -15,14 +15,14 @@ from didact.folder import sha256
 from didact.instance import digest
 
 # The code whose change makes a stage run again; data files beside it count too.
+READING = ("formats.py", "files.py", "tables.py", "labels.py", "sources.py", "sandbox.py", "template.py", "templates")
+RENDERING = ("conversation.py", "render.py")
+TUNING = ("pack.py", "model.py", "methods", "forward.py", "tune.py", "checkpoint.py")
 CODE = {
-    "build": (
-        "instance.py", "formats.py", "files.py", "tables.py", "labels.py", "sources.py", "sandbox.py", "template.py",
-        "templates", "build.py", "starter",
-    ),
-    "curate": ("instance.py", "curate", "render.py"),
-    "tune": ("render.py", "pack.py", "model.py", "methods", "tune.py", "checkpoint.py"),
-    "audit": ("render.py", "model.py", "infer.py", "methods", "tune.py", "audit"),
+    "build": ("instance.py", *READING, "build.py", "starter"),
+    "curate": ("instance.py", "curate", *RENDERING),
+    "tune": (*RENDERING, *TUNING),
+    "audit": ("instance.py", *RENDERING, *TUNING, "infer.py", "audit"),
     "report": ("audit",),
 }
 

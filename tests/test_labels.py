@@ -44,7 +44,7 @@ def test_choices_in_any_order_give_each_name_its_word() -> None:
         (
             "Abbreviation ||| Entity ||| Definition",
             'template "t": its choice "Definition" is none of the names declared for label - add the word: '
-            'labels.label.choices: {NAME: [Definition]}, or leave the template out: use: ["*", "!t"]',
+            'labels.label.choices: {NAME: ["Definition"]}, or leave the template out: use: ["*", "!t"]',
         ),
         (
             "Abbreviation ||| Entity",

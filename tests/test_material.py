@@ -12,6 +12,7 @@ from conftest import need_material
 from didact.build import BuildConfig, build
 from didact.errors import UsageError
 from didact.instance import Drop
+from didact.recipe import load_recipe
 from didact.sources import FileSource, Row, Task, open_source
 
 NO_FORMAT = "are no format of ready-made instructions that is known - give the source `templates`, or rename columns"
@@ -176,3 +177,27 @@ def test_rows_without_a_label_are_refused_or_dropped(tmp_path: Path) -> None:
     }
     with pytest.raises(UsageError, match=r':1:label: labels names the column "label", which the row lacks'):
         instances_of(tmp_path, "annotated", "copa_unlabeled.jsonl.gz", **settings)
+
+
+def test_the_recipe_on_real_sets_builds_all_four_levels(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DIDACT_MATERIAL", str(need_material("annotated").parents[1]))
+    path = Path(__file__).resolve().parents[1] / "recipes" / "real-annotated.yaml"
+    recipe, _ = load_recipe(path)
+    drops: list[Drop] = []
+    tasks = [task for source in recipe.sources for task in open_source(source, path.parent, drops.append)]
+    instances = list(build(tasks, recipe.build, drops.append))
+    levels: dict[str, set[str]] = {}
+    for instance in instances:
+        levels.setdefault(instance.tags.get("level", "train"), set()).add(instance.origin.task)
+    trained = {"sst2", "trec", "boolq", "gsm8k", "e2e_nlg"}
+    assert levels == {
+        "train": trained,
+        "seen_template": trained,
+        "heldout_template": trained,
+        "heldout_task": {"rotten_tomatoes"},
+        "heldout_cluster": {"rte", "snli_dev", "commonsense_qa"},
+    }
+    assert {drop.reason for drop in drops} == {"the answer is none of the choices"}  # a fifth option in four letters
+    for instance in instances:
+        assert not instance.choices or instance.answer in instance.choices
+    assert any(instance.references for instance in instances if instance.origin.task == "e2e_nlg")

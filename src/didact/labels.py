@@ -163,7 +163,7 @@ def _plain(word: str) -> str:
 
 def _refused(template: Template, problem: str, column: str = "", choice: str = "") -> UsageError:
     leave = f'leave the template out: use: ["*", "!{template.name}"]'
-    fix = f"add the word: labels.{column}.choices: {{NAME: [{choice}]}}, or {leave}" if column else leave
+    fix = f'add the word: labels.{column}.choices: {{NAME: ["{choice}"]}}, or {leave}' if column else leave
     return UsageError(f'template "{template.name}": {problem}', fix, field="labels")
 
 

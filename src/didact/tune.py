@@ -234,10 +234,11 @@ def save(loaded: Loaded, method: Any, folder: Path) -> None:
 
     row = METHODS[method.type]
     save_adapter, merge = row.save, row.merge
+    base = str(loaded.folder.resolve()) if loaded.name == "starter" else loaded.name
     models.save(
         loaded,
         folder,
-        adapter=None if save_adapter is None else lambda place: save_adapter(loaded.model, method, loaded.name, place),
+        adapter=None if save_adapter is None else lambda place: save_adapter(loaded.model, method, base, place),
         merge=None if merge is None else lambda: merge(loaded.model),
     )
 

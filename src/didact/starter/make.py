@@ -47,10 +47,15 @@ class Phase:
 # In the dense phase kinds are learnt first, for much is built on them.
 DENSE = {**MIX, "known": 0.2, "twins": 0.03, "prose": 0.0}
 LATE = {**MIX, "odd": 0.12, "twins": 0.06, "labels": 0.09}  # what is learnt last
+TEXTS = {
+    "scene": 0.42, "story": 0.06, "listed": 0.27, "odd": 0.05, "twins": 0.02, "known": 0.09, "review": 0.02,
+    "feelings": 0.01, "news": 0.01, "labels": 0.04, "prose": 0.01,
+}  # fmt: skip
 SCHEDULE = (
     Phase("drills", 700, (2e-3, 2e-3), 1.0, 0.0, 0.0, MIX, 1536),
     Phase("dense", 2500, (2e-3, 1.8e-3), 0.12, 1.0, 0.02, DENSE, 1536),
     Phase("mixed", 2300, (1.8e-3, 1.455e-3), 0.10, 0.35, 0.03, LATE, which=tuple(DRILLS)),
+    Phase("settle", 1800, (1.3e-3, 3e-5), 0.08, 0.3, 0.02, TEXTS, which=tuple(DRILLS), ahead=True),
 )
 
 

@@ -31,7 +31,7 @@ env: $(READY)
 # torch goes first and by itself, so that nothing else pulls a build of gigabytes that this machine cannot use.
 $(READY): pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed: install it, or give make PYTHON=/path/to/python" >&2; exit 1; }
-	@test -x $(BIN)/python || { echo "making $(VENV) with $(PYTHON)"; $(PYTHON) -m venv $(VENV); }
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || { echo "making $(VENV) with $(PYTHON)"; $(PYTHON) -m venv --clear $(VENV); }
 	@$(BIN)/python -c 'import importlib.metadata as m, sys; sys.exit(m.version("torch").split("+")[0] != "$(TORCH)")' 2>/dev/null \
 	|| { [ "$(TORCH_INDEX)" = "$(CPU_INDEX)" ] && echo "installing torch $(TORCH): a CPU build that pip finds" \
 		&& $(PIP) --no-deps "torch==$(TORCH)+cpu" 2>/dev/null; } \

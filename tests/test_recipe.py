@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+import runpy
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -9,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from didact.errors import UsageError
 from didact.recipe import Recipe, json_schema, load_recipe, parse
 
+ROOT = Path(__file__).parents[1]
 RECIPE = """\
 name: small
 sources:
@@ -208,6 +211,17 @@ def test_a_resolved_recipe_reads_back_equal() -> None:
     assert parse(Recipe, recipe.model_dump_json(), "recipe.json") == recipe
 
 
-@pytest.mark.parametrize("path", sorted((Path(__file__).parents[1] / "recipes").glob("*.yaml")), ids=lambda p: p.name)
+@pytest.mark.parametrize("path", sorted((ROOT / "recipes").glob("*.yaml")), ids=lambda p: p.name)
 def test_the_recipes_that_come_with_the_project_are_valid(path: Path) -> None:
     load_recipe(path)
+
+
+def test_the_page_about_recipes_says_what_there_is_to_set() -> None:
+    reference = runpy.run_path(str(ROOT / "tools" / "recipe_reference.py"))["reference"]
+    assert (ROOT / "docs" / "recipe.md").read_text("utf-8") == reference(), "run: python tools/recipe_reference.py"
+
+
+def test_the_recipe_of_the_readme_is_valid() -> None:
+    text = re.search(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text("utf-8"), re.DOTALL)
+    assert text is not None
+    assert parse(Recipe, text[1], "README.md").sources[0].type == "file"

@@ -191,12 +191,12 @@ def absent(level: str, n: int, least: int) -> str:
     """The verdict on a level with too few items, and how to get them."""
     if n == 0:
         return (
-            f"Cannot be said. The held-out data have no {LEVELS[level]}, so nothing can be claimed of them; "
+            f"Cannot be said. No held-out item tests {LEVELS[level]}, so nothing can be claimed there; "
             f"to find out, {REMEDY[level]}."
         )
     return (
         f"Cannot be said. Only {count(n, 'item')} of {LEVELS[level]}, and {least} are needed; "
-        f"raise build.heldout_rows or {REMEDY[level]}."
+        f"raise build.heldout_rows{'' if level == 'seen_template' else f' or {REMEDY[level]}'}."
     )
 
 

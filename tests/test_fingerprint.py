@@ -12,7 +12,18 @@ PACKAGE = Path(didact.__file__).parent
 # What no stage's result depends on.
 AROUND = {
     *("__init__.py", "__main__.py", "chat.py", "cli.py", "console.py", "disk.py", "doctor.py", "errors.py"),
-    *("fingerprint.py", "folder.py", "generate", "init.py", "init.yaml", "py.typed", "recipe.py", "run.py", "show.py"),
+    *(
+        "fingerprint.py",
+        "folder.py",
+        "generate",
+        "init.py",
+        "init.yaml",
+        "py.typed",
+        "recipe.py",
+        "run.py",
+        "show.py",
+        "stages.py",
+    ),
 }
 
 

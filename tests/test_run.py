@@ -16,7 +16,8 @@ from didact import run as run_module
 from didact.console import Console
 from didact.errors import Interrupted, UsageError
 from didact.folder import read_journal, read_lines, sha256
-from didact.run import STAGES, Metrics, Run, open_run
+from didact.run import STAGES, Run, open_run
+from didact.stages import WORK, Metrics
 
 # Rows of a language that a two-layer model can begin to learn; duplicates are there to be dropped.
 WORDS = ["one", "two", "three", "four", "five"]
@@ -28,13 +29,13 @@ ROWS = [
 # Runs the command with the power cut in the middle of one stage.
 KILLED = """
 import os, signal, sys
-from didact import run, cli
+from didact import cli, run, stages
 
 def cut(*args, **kwargs):
     os.kill(os.getpid(), signal.SIGKILL)
 
 where, sys.argv = sys.argv[1], sys.argv[1:]
-write_lines, add = run.Folder.write_lines, run.Metrics.add
+write_lines, add = run.Folder.write_lines, stages.Metrics.add
 
 def write_then_cut(self, name, lines, keep=0):
     def some():
@@ -49,7 +50,7 @@ def add_then_cut(self, step):
     if where == "step" and step["step"] == 5:
         cut()
 
-run.Folder.write_lines, run.Metrics.add = write_then_cut, add_then_cut
+run.Folder.write_lines, stages.Metrics.add = write_then_cut, add_then_cut
 if where == "tuned":
     run.Folder.move = cut
 cli.main()
@@ -113,7 +114,7 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> list[str]:
                 (self.path / name).write_text(f"{name} {self.recipe.name}\n")
             return {}, names
 
-        monkeypatch.setattr(Run, f"_{stage}", work)
+        monkeypatch.setitem(WORK, stage, work)
     return worked
 
 
@@ -314,7 +315,7 @@ def test_a_signal_outside_the_loop_ends_the_stage(recipe: Path, tmp_path: Path, 
         raise AssertionError("the signal did not end the work")
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(Run, "_curate", work)
+        patched.setitem(WORK, "curate", work)
         with pytest.raises(Interrupted) as caught:
             complete(recipe, tmp_path / "a")
     assert caught.value.code == 143
@@ -351,7 +352,7 @@ def test_a_full_disk_told_by_a_library_is_one_line(
     def work(self: Run) -> Any:
         raise RuntimeError("I/O error: No space left on device (os error 28)")
 
-    monkeypatch.setattr(Run, "_build", work)
+    monkeypatch.setitem(WORK, "build", work)
     with pytest.raises(UsageError, match="the disk is full"):
         complete(recipe, tmp_path / "a")
 
@@ -362,6 +363,7 @@ def test_rows_without_answers_leave_nothing_to_learn_from(tmp_path: Path, tiny_l
     (tmp_path / "recipe.yaml").write_text(text)
     with pytest.raises(UsageError) as caught:
         complete(tmp_path / "recipe.yaml", tmp_path / "a")
+    assert not (tmp_path / "a" / "built.jsonl").exists()
     assert "empty" in str(caught.value)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "a" / "kept.jsonl").exists()

@@ -11,10 +11,8 @@ import os
 import signal
 import threading
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
-from dataclasses import asdict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -23,20 +21,17 @@ from didact import __version__, fingerprint
 from didact.console import Console
 from didact.errors import Interrupted, UsageError
 from didact.folder import FULL, Folder, disk_error, now, read_journal, read_lines
-from didact.instance import Drop, Instance, digest
+from didact.instance import Instance, digest
 from didact.recipe import Recipe, load_recipe
+from didact.stages import WORK
 
 if TYPE_CHECKING:
-    from didact.audit import Finding, Speaker
-    from didact.audit.report import About
+    from didact.audit import Finding
     from didact.infer import Answerer
     from didact.model import Loaded
-    from didact.render import Renderer, Tokens
-    from didact.tune import Step
+    from didact.render import Renderer
 
-STAGES = ("build", "curate", "tune", "audit", "report")
-SHOWN_VERSIONS = ("python", "torch", "transformers")  # in the report; run.json has them all
-Counts = dict[str, int]
+STAGES = tuple(WORK)
 
 
 class Run:
@@ -49,7 +44,7 @@ class Run:
         self.patient = False  # the work at hand looks at `stop` by itself
         self.journal: dict[str, Any] = {}
         self._handlers: dict[int, Any] = {}
-        self._loaded: Loaded | None = None
+        self.loaded: Loaded | None = None
 
     def __enter__(self) -> Run:
         self.folder.__enter__()
@@ -124,8 +119,7 @@ class Run:
         self.journal["stages"][name] = {**before, **entry} if resumed else entry
         self._save_journal()
         start = time.monotonic()
-        work: Callable[[], tuple[Counts, Sequence[str]]] = getattr(self, f"_{name}")
-        counts, outputs = work()
+        counts, outputs = WORK[name](self)
         seconds = round(time.monotonic() - start + (before.get("seconds", 0.0) if resumed else 0.0), 2)
         entry = {"state": "done", "inputs": inputs, "outputs": self.folder.print_of(outputs), "counts": counts}
         self.journal["stages"][name] = {**entry, "seconds": seconds, "finished": now()}
@@ -176,142 +170,6 @@ class Run:
         prints = {name: self.folder.print_of([name]) for name in names}
         return {name: digest({path: made["sha256"] for path, made in found.items()}) for name, found in prints.items()}
 
-    def _build(self) -> tuple[Counts, Sequence[str]]:
-        from didact.build import build
-        from didact.sources import open_source
-
-        drops: list[Drop] = []
-        heldout: list[Instance] = []
-        tasks = [task for source in self.recipe.sources for task in open_source(source, self.home, drops.append)]
-
-        def train() -> Iterator[str]:
-            for instance in build(tasks, self.recipe.build, drops.append):
-                if instance.tags.get("split") == "heldout":
-                    heldout.append(instance)
-                else:
-                    yield _line(instance.to_json())
-
-        built = self.folder.write_lines("built.jsonl", train())
-        if not built:
-            raise UsageError("no row became an instance to train on", _most(drops) or "check sources and build")
-        self.folder.write_lines("heldout.jsonl", (_line(instance.to_json()) for instance in heldout))
-        self.folder.write_lines("dropped.jsonl", (_drop_line("build", drop) for drop in drops))
-        self._tell_drops(drops)
-        counts = {"instances": built, "held out": len(heldout), "rows dropped": len(drops)}
-        return counts, ("built.jsonl", "heldout.jsonl", "dropped.jsonl")
-
-    def _curate(self) -> tuple[Counts, Sequence[str]]:
-        from didact.curate import STRATEGIES, Context
-
-        instances, drops = list(self.instances("built.jsonl")), list[Drop]()
-        built = len(instances)
-        heldout = list(self.instances("heldout.jsonl"))
-        context = Context(heldout=heldout, tokens=self.renderer().render, max_length=self.recipe.tune.max_length)
-        for config in self.recipe.curate:
-            verdicts = STRATEGIES[config.type][1](config, instances, context)
-            judged = list(zip(instances, verdicts, strict=True))
-            drops += [Drop(v.reason, _detail(v.near, v.score), i.origin, i) for i, v in judged if not v.keep]
-            instances = [instance for instance, verdict in judged if verdict.keep]
-        if not instances:
-            raise UsageError(f"all {built} instances were dropped", _most(drops), field="curate")
-        head = self.journal["stages"]["build"]["outputs"]["dropped.jsonl"]["bytes"]
-        self.folder.write_lines("dropped.jsonl", (_drop_line("curate", drop) for drop in drops), keep=head)
-        kept = self.folder.write_lines("kept.jsonl", (_line(instance.to_json()) for instance in instances))
-        self._tell_drops(drops)
-        return {"kept": kept, "dropped": len(drops)}, ("kept.jsonl", "dropped.jsonl")
-
-    def _tune(self) -> tuple[Counts, Sequence[str]]:
-        from didact.tune import save, tune
-
-        loaded = self.model()
-        tokens = self._tokens(list(self.instances("kept.jsonl")), loaded.renderer)
-        metrics = Metrics(self.folder)
-
-        def report(step: Step) -> None:
-            metrics.add(asdict(step))
-            update(step.step, step.steps, f"loss {step.loss:.3f}  {step.tokens_per_second:,.0f} tokens/s")
-
-        with self._patience(), self.console.progress("tune") as update, closing(metrics):
-            result = tune(
-                loaded,
-                self.recipe.method,
-                tokens,
-                self.recipe.tune,
-                folder=self.path / "checkpoints",
-                report=report,
-                stop=lambda: bool(self.stop),
-                note=lambda text: self.console.stage("", text),
-            )
-        staged = self.folder.staging / "tuned"
-        save(loaded, self.recipe.method, staged)
-        self.folder.move(staged, "tuned")
-        self._loaded = None  # it is tuned now, and no base any more
-        self.console.stage("", f"loss {result.loss:.3f}, {result.examples_per_second:,.0f} instances a second")
-        return {"steps": result.steps, "weights trained": result.trainable}, ("tuned", "metrics.jsonl")
-
-    def _audit(self) -> tuple[Counts, Sequence[str]]:
-        from didact import starter
-        from didact.audit import Subject, audit, findings_to_json
-        from didact.infer import Answerer
-        from didact.model import load_tuned
-
-        base, tuned = self.model(), load_tuned(self.path / "tuned")
-        asked, left_out = self._askable(Answerer(base).max_new_tokens)
-        subject = Subject(
-            base=Answerer(base),
-            tuned=Answerer(tuned),
-            heldout=asked,
-            trained=list(self.instances("kept.jsonl")),
-            texts=starter.plain_text(200, self.recipe.seed),
-            retrain=self._retrain,
-            seed=self.recipe.seed,
-            left_out=left_out,
-        )
-        findings = audit(self.recipe.audit, subject, lambda probe: self.console.stage("", f"asks: {probe}"))
-        self.folder.write("audit/findings.json", findings_to_json(findings))
-        return {"findings": len(findings)}, ("audit/findings.json",)
-
-    def _askable(self, answer_tokens: int) -> tuple[list[Instance], int]:
-        """Held-out instances that the model can read with room for an answer and every choice; how many it cannot."""
-        heldout, limit, renderer = list(self.instances("heldout.jsonl")), self.model().max_positions, self.renderer()
-        if limit is None:
-            return heldout, 0
-        choices = {choice for instance in heldout for choice in instance.choices}
-        sizes = {choice: len(renderer.plain(choice)) + 2 for choice in choices}
-        asked = [
-            instance
-            for instance, prompt in zip(heldout, renderer.prompt_all(heldout), strict=True)
-            if len(prompt) + max([answer_tokens, *(sizes[choice] for choice in instance.choices)]) < limit
-        ]
-        return asked, len(heldout) - len(asked)
-
-    def _report(self) -> tuple[Counts, Sequence[str]]:
-        from didact.audit.report import report_html, report_markdown
-
-        findings, about = self.findings(), self._about()
-        self.folder.write("audit/report.html", report_html(findings, about))
-        self.folder.write("audit/report.md", report_markdown(findings, about))
-        return {}, ("audit/report.html", "audit/report.md")
-
-    def _about(self) -> About:
-        """What the report says of the run besides its findings."""
-        from didact.audit.report import About
-
-        recipe, stages = self.recipe, self.journal["stages"]
-        method = ", ".join(f"{key} {value}" for key, value in recipe.method.model_dump(exclude_none=True).items())
-        installed = self.journal["versions"]
-        seconds = sum(entry.get("seconds", 0.0) for entry in stages.values())
-        facts = {
-            "Base model": recipe.model,
-            "Method": method.removeprefix("type "),
-            "Seed": str(recipe.seed),
-            "Time": f"{seconds:.0f} s",
-            "Versions": ", ".join(f"{name} {installed[name]}" for name in SHOWN_VERSIONS if name in installed),
-        }
-        reasons = Counter(str(record["reason"]) for record in read_lines(self.path / "dropped.jsonl"))
-        steps = list(read_lines(self.path / "metrics.jsonl"))
-        return About(recipe.name, facts, steps, stages["curate"]["counts"]["kept"], reasons)
-
     # --- what stages and commands share ------------------------------------------------------------------------------
 
     def instances(self, name: str) -> Iterator[Instance]:
@@ -333,9 +191,9 @@ class Run:
         """The base model, loaded once."""
         from didact.model import load
 
-        if self._loaded is None:
-            self._loaded = load(self.model_name())
-        return self._loaded
+        if self.loaded is None:
+            self.loaded = load(self.model_name())
+        return self.loaded
 
     def renderer(self) -> Renderer:
         """The one renderer of this run."""
@@ -349,30 +207,8 @@ class Run:
         tuned = load_tuned(self.path / "tuned")
         return {"base": Answerer(self.model()), "tuned": Answerer(tuned)}
 
-    def _tokens(self, instances: Sequence[Instance], renderer: Renderer) -> list[Tokens]:
-        """Rendered and checked: only the answers and their stops are learnt, in every single row."""
-        rendered = renderer.render_all(instances)
-        renderer.check_all(instances, rendered)
-        return rendered
-
-    def _retrain(self, instances: Sequence[Instance]) -> Speaker:
-        """A fresh base tuned on other instances with the same recipe, in memory, for the controls of the audit."""
-        from didact.infer import Answerer
-        from didact.model import load
-        from didact.tune import tune
-
-        loaded = load(self.model_name())
-        tokens = self._tokens(instances, loaded.renderer)
-
-        def report(step: Step) -> None:
-            update(step.step, step.steps, f"control, loss {step.loss:.3f}")
-
-        with self._patience(), self.console.progress("") as update:
-            tune(loaded, self.recipe.method, tokens, self.recipe.tune, report=report, stop=lambda: bool(self.stop))
-        return Answerer(loaded)
-
     @contextmanager
-    def _patience(self) -> Iterator[None]:
+    def patience(self) -> Iterator[None]:
         """A signal does not break this work: it looks at `stop` by itself, at a moment when it can save."""
         self.patient = True
         try:
@@ -383,42 +219,6 @@ class Run:
             self.patient = False
         if self.stop:
             raise self.interrupted()
-
-    def _tell_drops(self, drops: Sequence[Drop]) -> None:
-        if drops:
-            counted = Counter(drop.reason for drop in drops).most_common()
-            self.console.stage("", "dropped: " + ", ".join(f"{count:,} {reason}" for reason, count in counted))
-
-
-class Metrics:
-    """`metrics.jsonl`: each optimiser step once, also when a run is resumed from an earlier checkpoint."""
-
-    def __init__(self, folder: Folder) -> None:
-        self.folder, self.file = folder, folder.path / "metrics.jsonl"
-        self.handle: Any = None
-
-    def add(self, step: Mapping[str, Any]) -> None:
-        """Write one step; those at or after it, from before a kill, go first."""
-        if self.handle is None:
-            self.folder.write_lines("metrics.jsonl", (_line(old) for old in self._before(step["step"])))
-            self.handle = self.file.open("a", encoding="utf-8")
-        self.handle.write(_line(step))
-        self.handle.flush()
-        os.fsync(self.handle.fileno())
-
-    def _before(self, step: int) -> Iterator[dict[str, Any]]:
-        if not self.file.exists():
-            return
-        for line in self.file.read_text("utf-8", errors="replace").splitlines(keepends=True):
-            if not line.endswith("\n"):
-                return  # cut off by a kill
-            record = json.loads(line)
-            if record["step"] < step:
-                yield record
-
-    def close(self) -> None:
-        if self.handle is not None:
-            self.handle.close()
 
 
 def open_run(target: Path, out: Path | None, overrides: Sequence[str], console: Console) -> Run:
@@ -436,27 +236,3 @@ def open_run(target: Path, out: Path | None, overrides: Sequence[str], console: 
     recipe, _ = load_recipe(written, overrides)  # JSON is YAML
     home = read_journal(target).get("home", str(target))
     return Run(target, recipe, (target / "recipe.yaml").read_text("utf-8"), Path(home), console)
-
-
-def _line(record: Mapping[str, Any]) -> str:
-    text = json.dumps(record, ensure_ascii=False) + "\n"
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:  # half a surrogate pair: written as an escape
-        text = json.dumps(record) + "\n"
-    return text
-
-
-def _drop_line(stage: str, drop: Drop) -> str:
-    return _line({"stage": stage, **drop.to_json()})
-
-
-def _detail(near: str, score: float | None) -> str:
-    return ", ".join(([f"near {near}"] if near else []) + ([f"score {score:.3g}"] if score is not None else []))
-
-
-def _most(drops: Sequence[Drop]) -> str:
-    if not drops:
-        return ""
-    (reason, count), first = Counter(drop.reason for drop in drops).most_common(1)[0], drops[0]
-    return f"most often ({count}): {reason}; first: {first.origin.source}:{first.origin.row} {first.detail}"

@@ -1,0 +1,279 @@
+"""The work of each stage in a run: what is read, which function does it, and what is written.
+
+Everything goes through the run's folder, so files are whole or not there. What one stage hands to another as a callable
+(the renderer to the filters, retraining to the audit) is tied together here.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from didact.errors import UsageError
+from didact.folder import Folder, read_lines
+from didact.instance import Drop, Instance
+
+if TYPE_CHECKING:
+    from didact.audit import Speaker
+    from didact.audit.report import About
+    from didact.render import Renderer, Tokens
+    from didact.run import Run
+    from didact.tune import Step
+
+SHOWN_VERSIONS = ("python", "torch", "transformers")  # in the report; run.json has them all
+Counts = dict[str, int]
+Done = tuple[Counts, Sequence[str]]  # what to say of it, and the names of its outputs
+
+
+def build(run: Run) -> Done:
+    """Rows to instances: those to learn from, and those put away for the audit."""
+    from didact.build import build as instances_of
+    from didact.sources import open_source
+
+    drops: list[Drop] = []
+    heldout: list[Instance] = []
+    tasks = [task for source in run.recipe.sources for task in open_source(source, run.home, drops.append)]
+
+    def train() -> Iterator[str]:
+        for instance in instances_of(tasks, run.recipe.build, drops.append):
+            if instance.tags.get("split") == "heldout":
+                heldout.append(instance)
+            else:
+                yield _line(instance.to_json())
+
+    built = run.folder.write_lines("built.jsonl", train())
+    if not built:
+        run.folder.remove("built.jsonl")
+        raise UsageError("no row became an instance to train on", _most(drops) or "check sources and build")
+    run.folder.write_lines("heldout.jsonl", (_line(instance.to_json()) for instance in heldout))
+    run.folder.write_lines("dropped.jsonl", (_drop_line("build", drop) for drop in drops))
+    _tell_drops(run, drops)
+    counts = {"instances": built, "held out": len(heldout), "rows dropped": len(drops)}
+    return counts, ("built.jsonl", "heldout.jsonl", "dropped.jsonl")
+
+
+def curate(run: Run) -> Done:
+    """Drop what should not be learnt, each with its reason."""
+    from didact.curate import STRATEGIES, Context
+
+    instances, drops = list(run.instances("built.jsonl")), list[Drop]()
+    built = len(instances)
+    heldout = list(run.instances("heldout.jsonl"))
+    context = Context(heldout=heldout, tokens=run.renderer().render, max_length=run.recipe.tune.max_length)
+    for config in run.recipe.curate:
+        verdicts = STRATEGIES[config.type][1](config, instances, context)
+        judged = list(zip(instances, verdicts, strict=True))
+        drops += [Drop(v.reason, _detail(v.near, v.score), i.origin, i) for i, v in judged if not v.keep]
+        instances = [instance for instance, verdict in judged if verdict.keep]
+    if not instances:
+        raise UsageError(f"all {built} instances were dropped", _most(drops), field="curate")
+    head = run.journal["stages"]["build"]["outputs"]["dropped.jsonl"]["bytes"]
+    run.folder.write_lines("dropped.jsonl", (_drop_line("curate", drop) for drop in drops), keep=head)
+    kept = run.folder.write_lines("kept.jsonl", (_line(instance.to_json()) for instance in instances))
+    _tell_drops(run, drops)
+    return {"kept": kept, "dropped": len(drops)}, ("kept.jsonl", "dropped.jsonl")
+
+
+def tune(run: Run) -> Done:
+    """Train the base model on what was kept."""
+    from didact.tune import save
+    from didact.tune import tune as train
+
+    loaded = run.model()
+    tokens = _tokens(list(run.instances("kept.jsonl")), loaded.renderer)
+    metrics = Metrics(run.folder)
+
+    def report(step: Step) -> None:
+        metrics.add(asdict(step))
+        update(step.step, step.steps, f"loss {step.loss:.3f}  {step.tokens_per_second:,.0f} tokens/s")
+
+    with run.patience(), run.console.progress("tune") as update, closing(metrics):
+        result = train(
+            loaded,
+            run.recipe.method,
+            tokens,
+            run.recipe.tune,
+            folder=run.path / "checkpoints",
+            report=report,
+            stop=lambda: bool(run.stop),
+            note=lambda text: run.console.stage("", text),
+        )
+    staged = run.folder.staging / "tuned"
+    save(loaded, run.recipe.method, staged)
+    run.folder.move(staged, "tuned")
+    run.loaded = None  # it is tuned now, and no base any more
+    run.console.stage("", f"loss {result.loss:.3f}, {result.examples_per_second:,.0f} instances a second")
+    return {"steps": result.steps, "weights trained": result.trainable}, ("tuned", "metrics.jsonl")
+
+
+def audit(run: Run) -> Done:
+    """Put the tuned model beside its base and ask both."""
+    from didact import starter
+    from didact.audit import Subject, findings_to_json
+    from didact.audit import audit as ask
+    from didact.infer import Answerer
+    from didact.model import load_tuned
+
+    base, tuned = run.model(), load_tuned(run.path / "tuned")
+    asked, left_out = _askable(run, Answerer(base).max_new_tokens)
+    subject = Subject(
+        base=Answerer(base),
+        tuned=Answerer(tuned),
+        heldout=asked,
+        trained=list(run.instances("kept.jsonl")),
+        texts=starter.plain_text(200, run.recipe.seed),
+        retrain=lambda instances: _retrain(run, instances),
+        seed=run.recipe.seed,
+        left_out=left_out,
+    )
+    findings = ask(run.recipe.audit, subject, lambda probe: run.console.stage("", f"asks: {probe}"))
+    run.folder.write("audit/findings.json", findings_to_json(findings))
+    return {"findings": len(findings)}, ("audit/findings.json",)
+
+
+def _askable(run: Run, answer_tokens: int) -> tuple[list[Instance], int]:
+    """Held-out instances that the model can read with room for an answer and every choice; how many it cannot."""
+    heldout, limit, renderer = list(run.instances("heldout.jsonl")), run.model().max_positions, run.renderer()
+    if limit is None:
+        return heldout, 0
+    choices = {choice for instance in heldout for choice in instance.choices}
+    sizes = {choice: len(renderer.plain(choice)) + 2 for choice in choices}
+    asked = [
+        instance
+        for instance, prompt in zip(heldout, renderer.prompt_all(heldout), strict=True)
+        if len(prompt) + max([answer_tokens, *(sizes[choice] for choice in instance.choices)]) < limit
+    ]
+    return asked, len(heldout) - len(asked)
+
+
+def report(run: Run) -> Done:
+    """The findings as a page and as text."""
+    from didact.audit.report import report_html, report_markdown
+
+    findings, about = run.findings(), _about(run)
+    run.folder.write("audit/report.html", report_html(findings, about))
+    run.folder.write("audit/report.md", report_markdown(findings, about))
+    return {}, ("audit/report.html", "audit/report.md")
+
+
+def _about(run: Run) -> About:
+    """What the report says of the run besides its findings."""
+    from didact.audit.report import About
+
+    recipe, stages = run.recipe, run.journal["stages"]
+    method = ", ".join(f"{key} {value}" for key, value in recipe.method.model_dump(exclude_none=True).items())
+    installed = run.journal["versions"]
+    seconds = sum(entry.get("seconds", 0.0) for entry in stages.values())
+    facts = {
+        "Base model": recipe.model,
+        "Method": method.removeprefix("type "),
+        "Seed": str(recipe.seed),
+        "Time": f"{seconds:.0f} s",
+        "Versions": ", ".join(f"{name} {installed[name]}" for name in SHOWN_VERSIONS if name in installed),
+    }
+    reasons = Counter(str(record["reason"]) for record in read_lines(run.path / "dropped.jsonl"))
+    steps = list(read_lines(run.path / "metrics.jsonl"))
+    return About(recipe.name, facts, steps, stages["curate"]["counts"]["kept"], reasons)
+
+
+def _tokens(instances: Sequence[Instance], renderer: Renderer) -> list[Tokens]:
+    """Rendered and checked: only the answers and their stops are learnt, in every single row."""
+    rendered = renderer.render_all(instances)
+    renderer.check_all(instances, rendered)
+    return rendered
+
+
+def _retrain(run: Run, instances: Sequence[Instance]) -> Speaker:
+    """A fresh base tuned on other instances with the same recipe, in memory, for the controls of the audit."""
+    from didact.infer import Answerer
+    from didact.model import load
+    from didact.tune import tune as train
+
+    loaded = load(run.model_name())
+    limit = min(run.recipe.tune.max_length, loaded.max_positions or run.recipe.tune.max_length)
+    rendered = _tokens(instances, loaded.renderer)
+    tokens = [row for row in rendered if len(row.ids) <= limit]  # a row may have got a longer answer than its own
+    if len(tokens) < len(rendered):
+        run.console.stage("", f"control: without {len(rendered) - len(tokens)} rows that are longer than {limit} tokens now")
+
+    def report(step: Step) -> None:
+        update(step.step, step.steps, f"control, loss {step.loss:.3f}")
+
+    with run.patience(), run.console.progress("") as update:
+        train(loaded, run.recipe.method, tokens, run.recipe.tune, report=report, stop=lambda: bool(run.stop))
+    return Answerer(loaded)
+
+
+def _tell_drops(run: Run, drops: Sequence[Drop]) -> None:
+    if drops:
+        counted = Counter(drop.reason for drop in drops).most_common()
+        run.console.stage("", "dropped: " + ", ".join(f"{count:,} {reason}" for reason, count in counted))
+
+
+class Metrics:
+    """`metrics.jsonl`: each optimiser step once, also when a run is resumed from an earlier checkpoint."""
+
+    def __init__(self, folder: Folder) -> None:
+        self.folder, self.file = folder, folder.path / "metrics.jsonl"
+        self.handle: Any = None
+
+    def add(self, step: Mapping[str, Any]) -> None:
+        """Write one step; those at or after it, from before a kill, go first."""
+        if self.handle is None:
+            self.folder.write_lines("metrics.jsonl", (_line(old) for old in self._before(step["step"])))
+            self.handle = self.file.open("a", encoding="utf-8")
+        self.handle.write(_line(step))
+        self.handle.flush()
+        os.fsync(self.handle.fileno())
+
+    def _before(self, step: int) -> Iterator[dict[str, Any]]:
+        if not self.file.exists():
+            return
+        for line in self.file.read_text("utf-8", errors="replace").splitlines(keepends=True):
+            if not line.endswith("\n"):
+                return  # cut off by a kill
+            record = json.loads(line)
+            if record["step"] < step:
+                yield record
+
+    def close(self) -> None:
+        if self.handle is not None:
+            self.handle.close()
+
+
+def _line(record: Mapping[str, Any]) -> str:
+    text = json.dumps(record, ensure_ascii=False) + "\n"
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:  # half a surrogate pair: written as an escape
+        text = json.dumps(record) + "\n"
+    return text
+
+
+def _drop_line(stage: str, drop: Drop) -> str:
+    return _line({"stage": stage, **drop.to_json()})
+
+
+def _detail(near: str, score: float | None) -> str:
+    return ", ".join(([f"near {near}"] if near else []) + ([f"score {score:.3g}"] if score is not None else []))
+
+
+def _most(drops: Sequence[Drop]) -> str:
+    if not drops:
+        return ""
+    (reason, count), first = Counter(drop.reason for drop in drops).most_common(1)[0], drops[0]
+    return f"most often ({count}): {reason}; first: {first.origin.source}:{first.origin.row} {first.detail}"
+
+
+WORK: dict[str, Callable[[Run], Done]] = {
+    "build": build,
+    "curate": curate,
+    "tune": tune,
+    "audit": audit,
+    "report": report,
+}

@@ -199,7 +199,10 @@ def _retrain(run: Run, instances: Sequence[Instance]) -> Speaker:
     rendered = _tokens(instances, loaded.renderer)
     tokens = [row for row in rendered if len(row.ids) <= limit]  # a row may have got a longer answer than its own
     if len(tokens) < len(rendered):
-        run.console.stage("", f"control: without {len(rendered) - len(tokens)} rows that are longer than {limit} tokens now")
+        run.console.stage(
+            "",
+            f"control: without {len(rendered) - len(tokens)} of {len(rendered)} rows, longer than {limit} tokens now",
+        )
 
     def report(step: Step) -> None:
         update(step.step, step.steps, f"control, loss {step.loss:.3f}")

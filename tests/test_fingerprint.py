@@ -22,7 +22,6 @@ AROUND = {
         "recipe.py",
         "run.py",
         "show.py",
-        "stages.py",
     ),
 }
 

@@ -17,7 +17,7 @@ from didact.console import Console
 from didact.errors import Interrupted, UsageError
 from didact.folder import read_journal, read_lines, sha256
 from didact.run import STAGES, Run, open_run
-from didact.stages import WORK, Metrics
+from didact.stages import FAILED, WORK, Metrics
 
 # Rows of a language that a two-layer model can begin to learn; duplicates are there to be dropped.
 WORDS = ["one", "two", "three", "four", "five"]
@@ -220,6 +220,21 @@ def test_a_damaged_or_missing_output_is_made_again(
         damage(tmp_path / "a" / name)
         complete(recipe, tmp_path / "a")
         assert ran[:1] == stages
+
+
+def test_an_audit_with_a_failed_probe_is_asked_again(
+    recipe: Path, ran: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    audit = WORK["audit"]
+    monkeypatch.setitem(WORK, "audit", lambda run: ({FAILED: 1}, audit(run)[1]))
+    complete(recipe, tmp_path / "a")
+    ran.clear()
+    monkeypatch.setitem(WORK, "audit", audit)
+    complete(recipe, tmp_path / "a")
+    assert ran == ["audit"]
+    ran.clear()
+    complete(recipe, tmp_path / "a")
+    assert ran == []
 
 
 def test_changed_rows_are_seen(ran: list[str], recipe: Path, tmp_path: Path) -> None:

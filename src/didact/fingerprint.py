@@ -19,11 +19,11 @@ READING = ("formats.py", "files.py", "tables.py", "labels.py", "sources.py", "sa
 RENDERING = ("conversation.py", "render.py")
 TUNING = ("pack.py", "model.py", "methods", "forward.py", "tune.py", "checkpoint.py")
 CODE = {
-    "build": ("instance.py", *READING, "build.py", "starter"),
-    "curate": ("instance.py", "curate", *RENDERING),
-    "tune": (*RENDERING, *TUNING),
-    "audit": ("instance.py", *RENDERING, *TUNING, "infer.py", "audit"),
-    "report": ("audit",),
+    "build": ("stages.py", "instance.py", *READING, "build.py", "starter"),
+    "curate": ("stages.py", "instance.py", "curate", *RENDERING),
+    "tune": ("stages.py", *RENDERING, *TUNING),
+    "audit": ("stages.py", "instance.py", *RENDERING, *TUNING, "infer.py", "audit"),
+    "report": ("stages.py", "audit"),
 }
 
 

@@ -23,7 +23,7 @@ from didact.errors import Interrupted, UsageError
 from didact.folder import FULL, Folder, disk_error, now, read_journal, read_lines
 from didact.instance import Instance, digest
 from didact.recipe import Recipe, load_recipe
-from didact.stages import WORK
+from didact.stages import FAILED, WORK
 
 if TYPE_CHECKING:
     from didact.audit import Finding
@@ -140,6 +140,8 @@ class Run:
             return f"runs again: {', '.join(told)}{more}"
         if before.get("state") != "done":
             return "runs again: it was stopped before its end"
+        if before.get("counts", {}).get(FAILED):
+            return f"runs again: {before['counts'][FAILED]} of its probes failed"
         damage = self.folder.damaged(before["outputs"])
         return f"runs again: {damage}" if damage else ""
 

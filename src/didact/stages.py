@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from didact.tune import Step
 
 SHOWN_VERSIONS = ("python", "torch", "transformers")  # in the report; run.json has them all
+FAILED = "probes failed"  # counted, so that the next run asks them again
 Counts = dict[str, int]
 Done = tuple[Counts, Sequence[str]]  # what to say of it, and the names of its outputs
 
@@ -133,7 +134,11 @@ def audit(run: Run) -> Done:
     )
     findings = ask(run.recipe.audit, subject, lambda probe: run.console.stage("", f"asks: {probe}"))
     run.folder.write("audit/findings.json", findings_to_json(findings))
-    return {"findings": len(findings)}, ("audit/findings.json",)
+    counts = {"findings": len(findings)}
+    unanswered = sum(finding.details.get("category") == "failed" for finding in findings)
+    if unanswered:
+        counts[FAILED] = unanswered
+    return counts, ("audit/findings.json",)
 
 
 def _askable(run: Run, answer_tokens: int) -> tuple[list[Instance], int]:

@@ -26,7 +26,12 @@ def test_a_control_leaves_out_rows_that_outgrew_the_limit_and_says_how_many(tiny
     console = Console()
     console.stage = lambda name, text: said.append(text)  # type: ignore[method-assign]
     run = SimpleNamespace(
-        recipe=recipe, model_name=lambda: str(tiny_llama), console=console, patience=nullcontext, stop=0
+        recipe=recipe,
+        model_name=lambda: str(tiny_llama),
+        console=console,
+        patience=nullcontext,
+        stop=0,
+        journal={"precision": "fp32"},
     )
     rows = [instance(1, "yes"), instance(2, "no"), instance(3, "far too long " * 10)]
     speaker = stages._retrain(run, rows)  # type: ignore[arg-type]

@@ -178,15 +178,18 @@ def test_the_column_answer_choices_is_refused() -> None:
         "{% set x = items.append(1) %}{{ x }}",
         "{{ text | attr('__class__') }}",
         "{{ zip.mro() }}",
+        "{{ 'a' * 1000001 }}",
+        "{{ 1000001 * items }}",
+        "{{ 9 ** 1001 }}",
     ],
 )
 def test_leaving_the_sandbox_is_refused(attack: str) -> None:
     for template in (promptsource(attack + " ||| x"), own(prompt=attack, answer="x"), own(prompt="p", answer=attack)):
         with pytest.raises(UsageError, match=r"^t.yaml: the template tries to leave the sandbox: .* - leave it out"):
-            template.render({"text": "t", "items": []})
+            template.render({"text": "t", "items": ["i"]})
     template = promptsource("{{ text }} ||| x", attack)
     with pytest.raises(UsageError, match="sandbox"):
-        template.render({"text": "t", "items": []})
+        template.render({"text": "t", "items": ["i"]})
 
 
 def test_a_row_is_never_changed_by_a_template() -> None:

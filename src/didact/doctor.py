@@ -34,7 +34,7 @@ def requirements() -> list[tuple[str, str, str]]:
     found = []
     for line in metadata.requires("didact") or ():
         match = re.match(r"([A-Za-z0-9_.-]+)>=([0-9.]+)(?:.*extra == ['\"](\w+)['\"])?", line)
-        if match and match[3] != "dev":
+        if match and match[3] not in ("dev", "all"):
             found.append((match[1], match[2], match[3] or ""))
     return found
 

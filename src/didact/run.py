@@ -165,7 +165,7 @@ class Run:
             found |= fingerprint.flat("audit", recipe.audit) | self._hashes("kept.jsonl", "heldout.jsonl", "tuned")
             found |= {"seed": recipe.seed, "model": fingerprint.model(self.model_name())}
         else:
-            found |= {"name": recipe.name} | self._hashes("audit/findings.json", "metrics.jsonl")
+            found |= {"name": recipe.name} | self._hashes("audit/findings.json", "metrics.jsonl", "dropped.jsonl")
         return found
 
     def _hashes(self, *names: str) -> dict[str, str]:
@@ -237,4 +237,6 @@ def open_run(target: Path, out: Path | None, overrides: Sequence[str], console: 
         )
     recipe, _ = load_recipe(written, overrides)  # JSON is YAML
     home = read_journal(target).get("home", str(target))
-    return Run(target, recipe, (target / "recipe.yaml").read_text("utf-8"), Path(home), console)
+    as_written = target / "recipe.yaml"
+    text = (as_written if as_written.exists() else written).read_text("utf-8")
+    return Run(target, recipe, text, Path(home), console)

@@ -31,6 +31,9 @@ BAR, BAR_IN_DATA = "|||", "\udc7c\udc7c\udc7c"  # equal in length, so that lengt
 SURROGATE = re.compile("[\ud800-\udfff]")
 
 
+LARGEST = 1_000_000  # characters or items that a product may have
+
+
 class TemplateDrop(Exception):
     """A row that a template says nothing about. `reason` is a fixed phrase to be counted, `detail` tells more."""
 
@@ -275,8 +278,23 @@ def _most_frequent(items: Sequence[Any]) -> list[Any] | None:
     return [item for item, count in counts if count == counts[0][1]] if counts else None
 
 
+class _Bounded(ImmutableSandboxedEnvironment):
+    """The sandbox, and no product that fills the memory: the operating system kills before Python can say no."""
+
+    intercepted_binops = frozenset({"*", "**"})
+
+    def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
+        sizes = [len(side) for side in (left, right) if isinstance(side, (str, list, tuple))]
+        times = [side for side in (left, right) if isinstance(side, int)]
+        if operator == "*" and sizes and times and sizes[0] * times[0] > LARGEST:
+            raise SecurityError(f"a text or list repeated to more than {LARGEST:,} items")
+        if operator == "**" and isinstance(right, (int, float)) and abs(right) > 1000:
+            raise SecurityError("a power above 1,000")
+        return super().call_binop(context, operator, left, right)
+
+
 def _environment() -> ImmutableSandboxedEnvironment:
-    environment = ImmutableSandboxedEnvironment(undefined=_Undefined)
+    environment = _Bounded(undefined=_Undefined)
     for name in ("lipsum", "cycler", "joiner"):
         environment.globals.pop(name)
     environment.globals["zip"] = zip

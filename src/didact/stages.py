@@ -104,6 +104,7 @@ def tune(run: Run) -> Done:
             stop=lambda: bool(run.stop),
             note=lambda text: run.console.stage("", text),
         )
+    run.journal["precision"] = result.precision
     staged = run.folder.staging / "tuned"
     save(loaded, run.recipe.method, staged)
     run.folder.move(staged, "tuned")
@@ -209,11 +210,15 @@ def _retrain(run: Run, instances: Sequence[Instance]) -> Speaker:
             f"control: without {len(rendered) - len(tokens)} of {len(rendered)} rows, longer than {limit} tokens now",
         )
 
+    # The precision that was measured for the run itself, so that the two differ in their labels alone.
+    precision = run.journal.get("precision", run.recipe.tune.precision)
+    settings = run.recipe.tune.model_copy(update={"precision": precision})
+
     def report(step: Step) -> None:
         update(step.step, step.steps, f"control, loss {step.loss:.3f}")
 
     with run.patience(), run.console.progress("") as update:
-        train(loaded, run.recipe.method, tokens, run.recipe.tune, report=report, stop=lambda: bool(run.stop))
+        train(loaded, run.recipe.method, tokens, settings, report=report, stop=lambda: bool(run.stop))
     return Answerer(loaded)
 
 
@@ -274,7 +279,8 @@ def _detail(near: str, score: float | None) -> str:
 def _most(drops: Sequence[Drop]) -> str:
     if not drops:
         return ""
-    (reason, count), first = Counter(drop.reason for drop in drops).most_common(1)[0], drops[0]
+    reason, count = Counter(drop.reason for drop in drops).most_common(1)[0]
+    first = next(drop for drop in drops if drop.reason == reason)
     return f"most often ({count}): {reason}; first: {first.origin.source}:{first.origin.row} {first.detail}"
 
 

@@ -1,7 +1,7 @@
 """The gates of the base: what it must be able to do in prose, with people and lists it never met, before it may ship.
 
 Each gate asks for the next word, greedily, over the whole vocabulary, in the frames of the corpus; the last one asks
-that instructions are not answered before tuning. Targets come from the issue and are never tuned.
+that instructions are not answered before tuning. Targets were set beforehand and are never tuned.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import make_model
 
 from didact import run as run_module
 from didact.console import Console
@@ -235,6 +237,17 @@ def test_an_audit_with_a_failed_probe_is_asked_again(
     ran.clear()
     complete(recipe, tmp_path / "a")
     assert ran == []
+
+
+def test_a_chat_with_another_base_than_the_tuned_one_is_refused(done: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "a"
+    shutil.copytree(done, folder)
+    other = make_model(tmp_path / "other", seed=1)
+    recipe = json.loads((folder / "recipe.json").read_text())
+    (folder / "recipe.json").write_text(json.dumps(recipe | {"model": str(other)}))
+    with pytest.raises(UsageError, match="does not come from"):
+        open_run(folder, None, (), quiet()).voices()
+    assert set(open_run(done, None, (), quiet()).voices()) == {"base", "tuned"}
 
 
 def test_changed_rows_are_seen(ran: list[str], recipe: Path, tmp_path: Path) -> None:

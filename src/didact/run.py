@@ -202,10 +202,18 @@ class Run:
         return self.model().renderer
 
     def voices(self) -> dict[str, Answerer]:
-        """The base model and the tuned one, to talk to."""
+        """The base model and the tuned one, to talk to; refused if the recipe now names another base."""
         from didact.infer import Answerer
         from didact.model import load_tuned
 
+        tuned_on = read_journal(self.path).get("stages", {}).get("tune", {}).get("inputs", {}).get("model")
+        if tuned_on is not None and tuned_on != fingerprint.model(self.model_name()):
+            raise UsageError(
+                f'the tuned model does not come from "{self.recipe.model}" as it is now',
+                f"tune again: didact tune {self.path}",
+                file=self.path / "recipe.json",
+                field="model",
+            )
         tuned = load_tuned(self.path / "tuned")
         return {"base": Answerer(self.model()), "tuned": Answerer(tuned)}
 

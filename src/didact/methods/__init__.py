@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BaseModel, Field
 
-from didact.methods import full, lora
+from didact.methods import bitfit, full, lora
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -34,6 +34,7 @@ class Method:
 
 METHODS: dict[str, Method] = {
     "full": Method(full.FullConfig, full.attach, full.rate),
+    "bitfit": Method(bitfit.BitfitConfig, bitfit.attach, bitfit.rate),
     "lora": Method(lora.LoraConfig, lora.attach, lora.rate, merge=lora.merge, save=lora.save),
 }
-MethodConfig = Annotated[full.FullConfig | lora.LoraConfig, Field(discriminator="type")]
+MethodConfig = Annotated[full.FullConfig | bitfit.BitfitConfig | lora.LoraConfig, Field(discriminator="type")]

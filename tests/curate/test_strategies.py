@@ -5,11 +5,11 @@ from __future__ import annotations
 import random
 import time
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
-from didact.curate import STRATEGIES, Context, DecontaminateConfig, HeuristicsConfig, LengthConfig
+from didact.curate import STRATEGIES, Context, Curate
 from didact.errors import UsageError
 from didact.instance import Instance, Message, Origin, Part, Verdict
 
@@ -29,7 +29,7 @@ def judged(name: str, instances: list[Instance], context: Context = Context(), *
 
 def test_the_table_names_each_config_by_its_type() -> None:
     assert {name: config().type for name, (config, _) in STRATEGIES.items()} == {name: name for name in STRATEGIES}  # type: ignore[attr-defined]
-    assert {config for config, _ in STRATEGIES.values()} == {HeuristicsConfig, DecontaminateConfig, LengthConfig}
+    assert {config for config, _ in STRATEGIES.values()} == set(get_args(get_args(Curate)[0]))
 
 
 def test_heuristics_keep_the_first_of_equals_and_drop_what_teaches_nothing() -> None:

@@ -14,6 +14,7 @@ from didact.curate.context import Context, HasWeights
 from didact.curate.decontaminate import DecontaminateConfig, decontaminate
 from didact.curate.heuristics import HeuristicsConfig, heuristics
 from didact.curate.length import LengthConfig, length
+from didact.curate.novelty import NoveltyConfig, novelty
 from didact.instance import Instance, Verdict
 
 Strategy = Callable[[Any, Sequence[Instance], Context], list[Verdict]]
@@ -21,8 +22,9 @@ STRATEGIES: dict[str, tuple[type[BaseModel], Strategy]] = {
     "heuristics": (HeuristicsConfig, heuristics),
     "decontaminate": (DecontaminateConfig, decontaminate),
     "length": (LengthConfig, length),
+    "novelty": (NoveltyConfig, novelty),
 }
-Curate = Annotated[HeuristicsConfig | DecontaminateConfig | LengthConfig, Field(discriminator="type")]
+Curate = Annotated[HeuristicsConfig | DecontaminateConfig | LengthConfig | NoveltyConfig, Field(discriminator="type")]
 
 __all__ = [
     "STRATEGIES",
@@ -32,5 +34,6 @@ __all__ = [
     "HasWeights",
     "HeuristicsConfig",
     "LengthConfig",
+    "NoveltyConfig",
     "Strategy",
 ]

@@ -8,7 +8,6 @@ Limits: rephrased or translated copies pass.
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Literal
@@ -16,11 +15,9 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from didact.curate.context import Context
+from didact.curate.words import all_words
 from didact.instance import Instance, Verdict
 
-# Scripts without blanks between words count by character.
-UNSPACED = "\u3040-\u30ff\u3400-\u9fff\uac00-\ud7a3\u0e00-\u0e7f"
-WORD = re.compile(f"[{UNSPACED}]|[^\\W{UNSPACED}]+")
 Gram = tuple[str, ...]
 
 
@@ -73,10 +70,10 @@ def _texts(instance: Instance) -> Iterator[str]:
 
 def _grams(instance: Instance, n: int) -> Iterator[Gram]:
     for text in _texts(instance):
-        words = WORD.findall(text.lower())
+        words = all_words(text)
         if len(words) >= n:
             yield from zip(*(words[i:] for i in range(n)), strict=False)
 
 
 def _whole(instance: Instance) -> tuple[str, str]:
-    return " ".join(WORD.findall(instance.prompt.lower())), " ".join(WORD.findall(instance.answer.lower()))
+    return " ".join(all_words(instance.prompt)), " ".join(all_words(instance.answer))

@@ -18,6 +18,7 @@ AROUND = {
         "generate",
         "init.py",
         "init.yaml",
+        "llm",
         "py.typed",
         "recipe.py",
         "run.py",

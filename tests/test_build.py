@@ -194,3 +194,109 @@ def test_no_content_is_ever_on_both_sides(rows: list[dict[str, str]], share: flo
     for instance in instances:
         contents[instance.tags["split"] == "train"].add(repr(rows[instance.origin.row - 1]))
     assert contents[True].isdisjoint(contents[False])
+
+
+TOPICS = ["art", "law", "sea", "sky"]
+CLOSED = (
+    Template("ask", "What is {{ q }} about?", "{{ a }}", answer_choices="art ||| law ||| sea ||| sky"),
+    Template("name", "Name the topic of {{ q }}.", "{{ a }}", answer_choices="art ||| law ||| sea ||| sky"),
+    Template("stated", "{{ q }}: art, law, sea or sky?", "{{ a }}", answer_choices="art ||| law ||| sea ||| sky"),
+    Template("write", "Write about {{ a }}.", "{{ q }}", metadata={"inverted": "true"}),
+)
+
+
+def closed(n: int = 400, **more: Any) -> Task:
+    rows = [{"q": f"text {i}", "a": TOPICS[i % 4], "why": f"because {i}", "g": str(i // 2)} for i in range(n)]
+    return task(rows=rows, templates=CLOSED, **more)
+
+
+def share(instances: Sequence[Instance], tag: str) -> float:
+    return sum(tag in instance.tags for instance in instances) / len(instances)
+
+
+def test_options_are_shown_in_a_share_of_the_instances_and_in_many_layouts() -> None:
+    instances = built([closed()], options={"share": 0.5}, inverted=0.0, heldout_rows=0)
+    open_ = [i for i in instances if i.tags["template"] != "stated"]
+    assert share(open_, "options") == pytest.approx(0.5, abs=0.1)
+    assert not any("options" in i.tags for i in instances if i.tags["template"] == "stated")  # it lists them itself
+    assert len({i.tags.get("options") for i in open_}) > 10
+    for instance in open_:
+        assert ("options" in instance.tags) == all(topic in instance.prompt for topic in TOPICS)
+        assert instance.answer in instance.choices == tuple(TOPICS)
+    lines = built([closed()], options={"share": 1, "layouts": ["dashes"], "shuffle": False}, inverted=0.0)
+    shown = next(i for i in lines if i.tags["template"] == "ask")
+    assert shown.prompt.endswith("about?\nOptions:\n- art\n- law\n- sea\n- sky")
+    orders = {i.prompt.split("Options:")[1] for i in built([closed()], options={"share": 1, "layouts": ["dashes"]})
+              if "options" in i.tags}  # fmt: skip
+    assert len(orders) == 24
+
+
+def test_a_mark_can_be_the_answer() -> None:
+    layout = {"share": 1, "layouts": ["letters-dot"], "answer": "mark"}
+    for instance in built([closed()], options=layout, inverted=0.0):
+        if "options" in instance.tags:
+            assert instance.choices == ("A", "B", "C", "D")
+            topic = TOPICS[(instance.origin.row - 1) % 4]
+            assert f"{instance.answer}. {topic}" in instance.prompt
+
+
+def test_examples_are_training_rows_of_other_groups_in_the_same_template() -> None:
+    tasks = [closed(group=("g",)), task("far", n=30)]
+    instances = built(
+        tasks, few_shot={"share": 0.5, "shots": [3], "layouts": ["plain"]}, heldout_rows=0.3, heldout_tasks=["far"]
+    )
+    own = [i for i in instances if i.origin.task == "one"]
+    assert share(own, "shots") == pytest.approx(0.5, abs=0.1)
+    held = {i.origin.row for i in side(own, "heldout")}
+    for instance in own:
+        if "shots" not in instance.tags:
+            assert not instance.origin.parents
+            continue
+        rows = [int(parent.removeprefix("rows.jsonl:")) for parent in instance.origin.parents]
+        assert len(rows) == int(instance.tags["shots"]) == 3
+        assert held.isdisjoint(rows)
+        groups = [(row - 1) // 2 for row in (instance.origin.row, *rows)]
+        assert len(set(groups)) == 4
+        demos = [part.value for part in instance.messages[0].parts if part.slot == "demo"]
+        for row, demo in zip(rows, demos, strict=True):
+            template = next(t for t in CLOSED if t.name == instance.tags["template"])
+            rendered = template.render({"q": f"text {row - 1}", "a": TOPICS[(row - 1) % 4]})
+            assert demo == "".join(part.value for part in rendered.parts) + f"\n{rendered.answer}\n\n"
+    far = [i for i in instances if i.origin.task == "far"]
+    assert len(far) == 30
+    assert not any("shots" in i.tags for i in far)  # it has no row that may be shown
+
+
+def test_examples_stay_within_their_budget() -> None:
+    few = built([closed()], few_shot={"share": 1, "shots": [5], "max_characters": 100})
+    assert max(len(i.prompt) for i in few) <= 100
+    assert {int(i.tags.get("shots", 0)) for i in few} >= {1, 2}
+    none = built([closed()], few_shot={"share": 1, "shots": [5], "max_characters": 10})
+    assert not any("shots" in i.tags for i in none)
+    assert len(none) == len(few)
+
+
+def test_reasoning_comes_before_the_answer_in_training_only() -> None:
+    instances = built([closed()], rationale={"share": 0.5, "columns": ["why"], "layouts": ["reasons"]}, inverted=0.0)
+    train = side(instances, "train")
+    assert share(train, "cot") == pytest.approx(0.5, abs=0.1)
+    assert share(side(instances, "heldout"), "cot") == 0
+    for instance in train:
+        row = instance.origin.row - 1
+        if "cot" in instance.tags:
+            assert instance.answer == f"because {row}\nAnswer: {TOPICS[row % 4]}"
+            assert instance.prompt.endswith("\nGive your reasons first, then the answer.")
+            assert instance.choices == ()
+        else:
+            assert instance.answer == TOPICS[row % 4]
+
+
+def test_turned_around_templates_have_a_rate_of_their_own_and_are_not_tested_with() -> None:
+    for rate in (0.0, 0.3, 1.0):
+        instances = built([closed(1000)], inverted=rate)
+        assert share(side(instances, "train"), "inverted") == pytest.approx(rate, abs=0.05)
+        assert share(side(instances, "heldout"), "inverted") == 0
+    every = built([closed()], templates_per_row=3, inverted=0.3, heldout_rows=0)
+    by_row = Counter((i.origin.row, i.tags["template"]) for i in every)
+    assert max(by_row.values()) == 1  # no row twice in the same words
+    assert len(every) == 1200

@@ -19,7 +19,7 @@ READING = ("formats.py", "files.py", "tables.py", "labels.py", "sources.py", "sa
 RENDERING = ("conversation.py", "render.py")
 TUNING = ("pack.py", "model.py", "methods", "forward.py", "tune.py", "checkpoint.py")
 CODE = {
-    "build": ("stages.py", "instance.py", *READING, "build.py", "starter"),
+    "build": ("stages.py", "instance.py", *READING, "build", "starter"),
     "curate": ("stages.py", "instance.py", "curate", *RENDERING),
     "tune": ("stages.py", *RENDERING, *TUNING),
     "audit": ("stages.py", "instance.py", *RENDERING, *TUNING, "infer.py", "audit"),

@@ -144,9 +144,12 @@ def test_ready_made_files_build(
         (("messy", "mpe_garbled_premises.csv"), NO_FORMAT),
         (("messy", "self_instruct_generated_with_duplicates.jsonl.gz"), NO_FORMAT),
         (("messy", "ni_fi_bad_translation", "fin-translated-task179_participant_extraction.json"), ONE_OBJECT),
-        (("annotated_raw", "clinc150_small.json.gz"), ONE_OBJECT),
-        (("annotated_raw", "xquad.hi.json.gz"), ONE_OBJECT),
-        (("annotated_raw", "wnut17_dev.conll.gz"), NO_LAYOUT),
+        (
+            ("annotated_raw", "clinc150_small.json.gz"),
+            "arrays without names - name the 2 values in the source: columns",
+        ),
+        (("annotated_raw", "xquad.hi.json.gz"), NO_FORMAT),
+        (("annotated_raw", "wnut17_dev.conll.gz"), NO_FORMAT),
         (("annotated_raw", "TREC.train"), NO_LAYOUT),
         (("annotated_raw", "rt-polarity.neg"), NO_LAYOUT),
         (

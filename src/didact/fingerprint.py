@@ -16,7 +16,8 @@ from didact.instance import digest
 
 # The code whose change makes a stage run again; data files beside it count too.
 READING = (
-    "formats.py", "files.py", "json_rows.py", "tables.py", "layouts.py", "entities.py", "labels.py", "sources.py",
+    "formats", "files.py", "json_rows.py", "tables.py", "layouts.py", "entities.py", "labels.py", "sources.py",
+    "superni.py",
     "bounds.py", "sandbox.py", "template.py", "template_set.py", "templates",
 )  # fmt: skip
 RENDERING = ("conversation.py", "render.py")

@@ -43,7 +43,7 @@ class Task:
 
     rows: gives the rows anew at each call. group: columns whose equal values keep rows on one side of the split.
     mapping: how rows without templates are read. references: rows of one group are right answers to one question.
-    on_error: what a row's fault leads to.
+    on_error: what a row's fault leads to. level: at which level the source itself holds the whole task out.
     """
 
     name: str
@@ -55,6 +55,7 @@ class Task:
     mapping: formats.Mapping | None = None
     references: bool = False
     on_error: Literal["stop", "drop"] = "stop"
+    level: str = ""
 
 
 Name = Annotated[str, Field(description="name of the task; the file's name unless given")]
@@ -88,7 +89,7 @@ OnError = Annotated[
     Literal["stop", "drop"], Field(description="what a faulty row leads to: stop, or drop it and count the reason")
 ]
 Format = Annotated[
-    Literal["auto", "alpaca", "sharegpt", "messages", "prompt-completion", "self-instruct"],
+    Literal["auto"] | formats.Name,
     Field(description="how rows without templates are written; recognised unless given"),
 ]
 
@@ -199,11 +200,35 @@ class StarterSource(BaseModel):
     seed: int = Field(0, ge=0, description="seed of the rows")
 
 
-Source = Annotated[FileSource | HubSource | StarterSource, Field(discriminator="type")]
+class SuperNISource(BaseModel):
+    """A folder of task files of Super-NaturalInstructions (Wang et al. 2022); each is a task."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    type: Literal["super-ni"] = Field("super-ni", description="task files of Super-NaturalInstructions")
+    path: str = Field(description="the folder of task files, or one file, relative to the recipe")
+    use: list[str] = Field([], description='globs of task names to use, "!name" to leave out; all unless given')
+    encoding: formats.Encoding = Field(
+        "positive",
+        description="what is shown: definition; examples (two, without definition); positive (definition and two "
+        "examples); negative (and two that are wrong); explanations (positive ones explained); mixed (drawn for each)",
+    )
+    max_length: int = Field(
+        1024, ge=1, description="examples are added only while the prompt has at most about so many tokens"
+    )
+    instances_per_task: int | None = Field(None, ge=1, description="at most this many instances of each task")
+    split: Literal["none", "official"] = Field(
+        "none", description="official: English tasks, the twelve test categories held out, none that shares a source"
+    )
+    seed: int = Field(0, ge=0, description="decides which instances and outputs are drawn, and mixed encodings")
+    on_error: OnError = "stop"
+
+
+Source = Annotated[FileSource | HubSource | StarterSource | SuperNISource, Field(discriminator="type")]
 
 
 def open_source(
-    config: FileSource | HubSource | StarterSource, folder: Path, drop: Callable[[Drop], None]
+    config: FileSource | HubSource | StarterSource | SuperNISource, folder: Path, drop: Callable[[Drop], None]
 ) -> list[Task]:
     """The tasks of a source; its first row is looked at, so that a wrong setting is told at once.
 
@@ -214,6 +239,10 @@ def open_source(
 
         made: list[Task] = starter.tasks(config.rows_per_task, config.seed, only=config.only)
         return made
+    if isinstance(config, SuperNISource):
+        from didact.superni import open_tasks
+
+        return open_tasks(config, folder, drop)
     if isinstance(config, FileSource):
         path = folder / expand(config.path)
         name, source = config.task or path.name.split(".")[0], expand(config.path)

@@ -157,7 +157,7 @@ def test_slots_follow_the_parts() -> None:
     ("template", "turns", "problem"),
     [
         ("rewrites_history", ("a", "b", "c", "d"), "rewrites history"),
-        ("strips_thinking", ("a", "<think>x</think>b", "c", "d"), "rewrites the text"),
+        ("strips_thinking", ("a", "<think>x</think>b", "c", "d"), "leaves out the thinking"),
         ("llama2", ("", "b"), None),
     ],
 )

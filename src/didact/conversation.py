@@ -1,31 +1,56 @@
 """A conversation as text with character spans: the chat template, rendered once, and where everything lies in it.
 
-Where contents lie is known from a *scaffold*: the same roles rendered with unique markers for contents. So text in a
-message can never be taken for structure, and a template that drops or rewrites a message is seen.
+Where texts lie is known from a *scaffold*: the same conversation rendered with unique markers in place of its texts. So
+text in a message can never be taken for structure, and a template that drops or rewrites a message is seen.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
+from didact.calling import Calling
 from didact.errors import UsageError
-from didact.instance import Message, Slot
+from didact.instance import Message, Role, Slot
+from didact.scaffold import (
+    CLOSE,
+    MARK,
+    Place,
+    Scaffold,
+    Shape,
+    form_at,
+    inside,
+    interleave,
+    mark,
+    own_end,
+    part_spans,
+    split,
+    stop_in,
+)
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-MARK = re.compile("\ue0f0(\\d+)\ue0f1")  # private-use characters: no template or tokenizer gives them a meaning
 PLAIN = "plain"  # the name of the built-in template for models that have none
+# Templates that write today's date would train another prompt every day.
+DATE = "{%- macro strftime_now(form) -%}{{ '2025-01-01' if '%Y-' in form else '01 Jan 2025' }}{%- endmacro %}"
+NONE = Calling()
+MOST_PLANS = 4096
+CALL = {"function": {"name": "didact_probe", "arguments": {"a": "b"}}, "type": "function", "id": "abcdefghi"}
+
+Trained = Literal["all", "last", "none"]
+
+
+class RewritesHistory(UsageError):
+    """The template shows an earlier turn otherwise than when it was the last: each answer must be its own row."""
 
 
 @dataclass(frozen=True, slots=True)
 class Turn:
     start: int  # where the generation prompt ends
-    answer_end: int  # where the content ends
     end: int  # where the stop token ends
 
 
@@ -34,136 +59,258 @@ class Layout:
     """A conversation as text, with character spans."""
 
     text: str
-    contents: tuple[tuple[int, int], ...]  # of each message
+    contents: tuple[tuple[int, int, Role], ...]  # of each text that comes from the row
     slots: tuple[tuple[int, int, Slot], ...]
-    turns: tuple[Turn, ...]
+    turns: tuple[Turn, ...]  # those to be trained
     seams: tuple[int, ...]  # where an answer begins: no token may reach across
 
 
-class Conversations:
-    """Lays out conversations with the chat template of a tokenizer. stop: the text that ends an assistant turn.
+@dataclass(frozen=True)
+class _Plan:
+    scaffold: Scaffold
+    turns: tuple[tuple[Place, Place], ...]
 
-    control finds the control tokens. Raises UsageError if the template is missing, leaves its sandbox or has no stop.
+
+class Conversations:
+    """Lays out conversations with the chat template of a tokenizer. stops: the texts that end an assistant turn.
+
+    control finds the tokens that can end a turn, marks all that are structure. Raises UsageError if the template is
+    missing, leaves its sandbox, has no stop or no generation prompt.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, control: re.Pattern[str]) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, control: re.Pattern[str], marks: re.Pattern[str]) -> None:
         if not tokenizer.chat_template:
             raise UsageError(
                 "the model has no chat template, so there is no agreed way to ask it",
                 "put a chat_template.jinja into its folder, or choose the built-in one: chat_template: plain",
             )
-        self.tokenizer, self.control = tokenizer, control
-        self._scaffolds: dict[tuple[tuple[str, ...], bool], list[str]] = {}
-        self.stop = self._find_stop()
+        self.tokenizer, self.control, self.marks = tokenizer, control, marks
+        template = str(tokenizer.chat_template)
+        self._template = DATE + template if "strftime_now" in template else template
+        self._plans: dict[tuple[Shape, bool, Trained], _Plan] = {}
+        self.stops: tuple[str, ...] = (self._find_stop(),)
+        self._check_generation_prompt()
+        self.stops = tuple(dict.fromkeys([*self.stops, *self._find_call_stop()]))
 
-    def _text(self, messages: Iterable[tuple[str, str]], generation: bool) -> str:
+    # ---- the template
+
+    def _text(self, turns: Sequence[dict[str, Any]], generation: bool, tools: Sequence[dict[str, Any]] = ()) -> str:
         import jinja2
 
-        turns = [{"role": role, "content": content} for role, content in messages]
         try:
-            return str(self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=generation))
+            return str(
+                self.tokenizer.apply_chat_template(
+                    list(turns),
+                    tools=list(tools) or None,
+                    chat_template=self._template,
+                    tokenize=False,
+                    add_generation_prompt=generation,
+                )
+            )
         except jinja2.exceptions.SecurityError as error:
             raise UsageError(
                 f"the chat template tries to leave its sandbox: {error}", "use another template"
             ) from error
-        except (jinja2.exceptions.TemplateError, TypeError, ValueError) as error:
+        except (jinja2.exceptions.TemplateError, TypeError, ValueError, KeyError) as error:
             roles = ", ".join(turn["role"] for turn in turns)
             raise UsageError(f"the chat template refuses the turns ({roles}): {error}", "mend the row") from error
 
-    def _scaffold(self, roles: tuple[str, ...], generation: bool) -> list[str]:
-        """The text around the contents of such a conversation: len(roles) + 1 pieces."""
-        key = (roles, generation)
-        if key not in self._scaffolds:
-            text = self._text(((role, f"\ue0f0{i}\ue0f1") for i, role in enumerate(roles)), generation)
-            pieces = MARK.split(text)
-            if pieces[1::2] != [str(i) for i in range(len(roles))]:
-                lost = [roles[i] for i in range(len(roles)) if str(i) not in pieces[1::2]]
-                what = f"leaves out the {lost[0]} turn" if lost else "repeats or reorders the turns"
-                raise UsageError(f"the chat template {what} of ({', '.join(roles)})", "use a template that keeps all")
-            self._scaffolds[key] = pieces[::2]
-        return self._scaffolds[key]
+    def _scaffold(self, shape: Shape, generation: bool, calling: Calling = NONE) -> Scaffold:
+        """The text around the texts of such a conversation."""
+        if not shape:
+            return Scaffold(("",), ())
+        turns, owners, thoughts = [], list[int](), set[int]()
+        for number, (role, literals) in enumerate(shape):
+            content = literals[0]
+            for literal in literals[1:]:
+                if literal.lstrip().startswith(CLOSE):
+                    thoughts.add(len(owners))
+                content += mark(len(owners)) + literal
+                owners.append(number)
+            turns.append({"role": role, "content": content, **calling.turns.get(number, {})})
+        pieces = MARK.split(self._text(turns, generation, calling.tools))
+        shown = tuple(int(mark) for mark in pieces[1::2])
+        if len(set(shown)) < len(shown):
+            roles = ", ".join(role for role, _ in shape)
+            raise UsageError(f"the chat template repeats a turn of ({roles})", "use one that shows each once")
+        lost = [shape[owners[i]][0] for i in range(len(owners)) if i not in shown and i not in thoughts]
+        if lost:
+            roles = ", ".join(role for role, _ in shape)
+            raise UsageError(f"the chat template leaves out the {lost[0]} turn of ({roles})", "use one that keeps all")
+        return Scaffold(tuple(pieces[::2]), shown)
 
-    def lay_out(self, messages: Sequence[Message], generation: bool) -> Layout:
+    # ---- where everything lies
+
+    def lay_out(
+        self, messages: Sequence[Message], generation: bool, trained: Trained = "all", calling: Calling = NONE
+    ) -> Layout:
         """The text of a conversation and its spans; with `generation` as a prompt. Raises UsageError (of no place)."""
         if any(part.kind == "image" for message in messages for part in message.parts):
             raise UsageError("the row has an image, but the model reads only text", "use rows without images")
         if not messages:
             raise UsageError("the conversation is empty", "give it a user turn")
-        pairs = [(message.role, message.text) for message in messages]
-        text = self._text(pairs, generation)
-        roles = tuple(role for role, _ in pairs)
-        contents = _match(text, self._scaffold(roles, generation), [content for _, content in pairs])
-        if contents is None:
+        if calling:
+            self._refuse_control(calling)
+        halves = [split(message) for message in messages]
+        shape: Shape = tuple((m.role, tuple(literals)) for m, (literals, _) in zip(messages, halves, strict=True))
+        texts = [(number, core) for number, (_, cores) in enumerate(halves) for core in cores]
+        plan = self._prompt_plan(shape, trained, calling) if generation else self._plan(shape, False, trained, calling)
+        turns = [{"role": m.role, "content": m.text, **calling.turns.get(i, {})} for i, m in enumerate(messages)]
+        text = self._text(turns, generation, calling.tools)
+        starts, spans, position = [0], [], 0
+        for k, number in enumerate(plan.scaffold.shown):
+            position += len(plan.scaffold.pieces[k])
+            form = form_at(text, position, texts[number][1], plan.scaffold.pieces[k + 1])
+            if form is None:
+                break
+            spans.append((position, position + len(form), texts[number][0]))
+            position += len(form)
+            starts.append(position)
+        whole = "".join(interleave(plan.scaffold.pieces, [text[a:b] for a, b, _ in spans]))
+        if len(spans) < len(plan.scaffold.shown) or whole != text:
             raise UsageError(
-                "the chat template rewrites the text of a turn (such as dropping its thinking)",
+                "the chat template rewrites the text of a turn",
                 "use a training template that keeps every turn as it is",
             )
-        turns = []
-        for k, role in enumerate(roles):
-            if role != "assistant":
-                continue
-            before = self._text(pairs[:k], True) if k else ""
-            if not text.startswith(before) or len(before) > contents[k][0]:
-                raise UsageError(
-                    "the chat template rewrites history: the prompt of an assistant turn is not the beginning "
-                    "of the whole conversation",
-                    "use a training template that only appends",
-                )
-            end = contents[k][1]
-            if not text.startswith(self.stop, end):
-                raise UsageError("the chat template ends this assistant turn without a stop token", "add eos_token")
-            turns.append(Turn(len(before), end, end + len(self.stop)))
-        slots = [part for message, span in zip(messages, contents, strict=True) for part in _part_spans(message, span)]
-        seams = [turn.start for turn in turns] + ([len(text)] if generation else [])
-        return Layout(text, tuple(contents), tuple(slots), tuple(turns), tuple(seams))
+        made = tuple(Turn(starts[a[0]] + a[1], starts[b[0]] + b[1]) for a, b in plan.turns)
+        contents = tuple((a, b, messages[i].role) for a, b, i in spans)
+        slots = [slot for a, b, i in spans for slot in part_spans(messages[i], (a, b))]
+        seams = [turn.start for turn in made] + ([len(text)] if generation else [])
+        return Layout(text, contents, tuple(slots), made, tuple(seams))
+
+    def _prompt_plan(self, shape: Shape, trained: Trained, calling: Calling) -> _Plan:
+        """With the seams that the row has, so that both are cut into the same tokens."""
+        asked = any(role == "assistant" for role, _ in shape[1:])
+        try:
+            return self._plan(shape, True, trained if trained == "all" and asked else "none", calling)
+        except RewritesHistory:  # then every answer is its own row, whose only seam is its last
+            return self._plan(shape, True, "none", calling)
+
+    def _plan(self, shape: Shape, generation: bool, trained: Trained, calling: Calling) -> _Plan:
+        """Where texts and trained turns lie in conversations of this shape; each shape is worked out once."""
+        key = (shape, generation, trained)
+        if not calling and key in self._plans:
+            return self._plans[key]
+        scaffold = self._scaffold(shape, generation, calling)
+        if calling.tools and scaffold == self._scaffold(shape, generation, Calling((), calling.turns)):
+            raise UsageError("the chat template does not show the tools", "use one that does, or drop these rows")
+        answers = [k for k, (role, _) in enumerate(shape) if role == "assistant" and k > 0]
+        if trained != "none" and not answers:
+            raise UsageError("no turn asks for the answer", "put a user turn before it")
+        chosen = {"all": answers, "last": answers[-1:], "none": []}[trained]
+        turns = tuple(self._turn(shape, k, scaffold, calling, last=k == len(shape) - 1) for k in chosen)
+        plan = _Plan(scaffold, turns)
+        if not calling:
+            if len(self._plans) >= MOST_PLANS:
+                self._plans.clear()
+            self._plans[key] = plan
+        return plan
+
+    def _turn(self, shape: Shape, k: int, whole: Scaffold, calling: Calling, last: bool) -> tuple[Place, Place]:
+        """Where the k-th message begins, as its prompt shows it, and where its stop ends."""
+        before = self._scaffold(shape[:k], True, calling)
+        start = inside(before, whole)
+        if start is None:
+            raise RewritesHistory(
+                "the chat template rewrites history: the prompt of an assistant turn is not the beginning "
+                "of the whole conversation",
+                "use a training template that only appends, or let `didact tune` train every answer as its own row",
+            )
+        first = sum(len(literals) - 1 for _, literals in shape[:k])
+        if any(n not in whole.shown for n in range(first, first + len(shape[k][1]) - 1)):
+            problem = "the chat template leaves out the thinking of an answer"
+            raise (UsageError if last else RewritesHistory)(
+                problem, "use a template that keeps it, or drop it from the row"
+            )
+        upto = self._scaffold(shape[: k + 1], False, calling)
+        tail, calls = upto.pieces[-1], calling.calls(k)
+        silent = start[0] == len(upto.shown)  # the turn has no text of its own
+        skipped = start[1] if silent else own_end(tail, shape[k][1][-1])
+        stop = stop_in(tail, skipped, list(self.control.finditer(tail, skipped)), last=bool(calls) or silent)
+        if stop is None:
+            raise UsageError("the chat template ends this assistant turn without a stop token", "add eos_token")
+        if silent:
+            end = inside(Scaffold((*upto.pieces[:-1], tail[:stop]), upto.shown), whole)
+            if end is None and not calls:  # some templates put a think block ahead of the last answer alone
+                rest = whole.pieces[start[0]][start[1] :]
+                stop = stop_in(rest, 0, list(self.control.finditer(rest)), last=False)
+                known = stop is not None and rest[:stop].strip() in {text.strip() for text in self.stops}
+                end = (start[0], start[1] + stop) if stop is not None and known else None
+        else:
+            n = 1 + whole.shown.index(upto.shown[-1])
+            end = (n, stop) if whole.pieces[n].startswith(tail[:stop]) else None
+        if end is None:
+            problem = "the chat template rewrites history: a turn ends otherwise when another follows"
+            raise RewritesHistory(problem, "let `didact tune` train every answer as its own row")
+        if calls:
+            self._prove_calls(shape[: k + 1], k, upto, calling)
+        return start, end
+
+    def _prove_calls(self, shape: Shape, k: int, upto: Scaffold, calling: Calling) -> None:
+        """Refuse a template that leaves out what a turn calls."""
+        if self._scaffold(shape, False, calling.without(k)) == upto:
+            raise UsageError("the chat template has no place for tool calls", "use one that has, or drop these rows")
+
+    def _refuse_control(self, calling: Calling) -> None:
+        for text in calling.texts():
+            found = self.marks.search(text)
+            if found:
+                problem = f"a tool or a call holds the control token {found.group()!r} as text"
+                raise UsageError(problem, "take it out, or drop the row")
+
+    # ---- at the start
 
     def _find_stop(self) -> str:
         """The text that ends an assistant turn: up to and including its first control token."""
-        tail = self._scaffold(("user", "assistant"), False)[-1]
-        found = self.control.search(tail)
-        if found is None or found.start() > 8 or tail[: found.start()].strip():
+        pieces = self._scaffold((("user", ("", "")), ("assistant", ("", ""))), False).pieces
+        bos, tail = self.tokenizer.bos_token, pieces[-1]
+        if bos and pieces[0].startswith(bos + bos):
+            raise UsageError(
+                "the chat template writes BOS twice", "take one {{ bos_token }} out of chat_template.jinja"
+            )
+        stop = stop_in(tail, 0, list(self.control.finditer(tail)), last=False)
+        if stop is None:
             raise UsageError(
                 f"the chat template ends an assistant turn with {tail!r}, which has no stop token",
                 "write {{ eos_token }} after the assistant's content in chat_template.jinja",
             )
-        return tail[: found.end()]
+        return tail[:stop]
 
-    def bos_count(self, roles: tuple[str, ...]) -> int:
-        """How often the template itself writes BOS in a conversation of these roles."""
+    def _check_generation_prompt(self) -> None:
+        """Refuse a template that leaves it to the model to say whose turn it is."""
+        shape: Shape = (("user", ("", "")), ("assistant", ("", "")))
+        asked, whole = self._scaffold(shape[:1], True), self._scaffold(shape, False)
+        place = inside(asked, whole)
+        if asked == self._scaffold(shape[:1], False) and place is not None and whole.pieces[1][place[1] :].strip():
+            raise UsageError(
+                f"the chat template has no generation prompt: the model itself would have to write "
+                f"{whole.pieces[1][place[1] :]!r} before each answer",
+                "write it under {% if add_generation_prompt %} at the end of chat_template.jinja",
+            )
+
+    def _find_call_stop(self) -> list[str]:
+        """How a turn that calls a tool ends, if the template knows such turns and ends them in another way."""
+        shape: Shape = (("user", ("", "")), ("assistant", ("",)))
+        calling = Calling(({"type": "function", "function": {"name": "didact_probe", "description": "d",
+            "parameters": {"type": "object", "properties": {"a": {"type": "string", "description": "d"}}}}},),
+            {1: {"tool_calls": [CALL]}})  # fmt: skip
+        try:
+            tail = self._scaffold(shape, False, calling).pieces[-1]
+        except UsageError:
+            return []
+        if "didact_probe" not in tail:
+            return []
+        stop = stop_in(tail, 0, list(self.control.finditer(tail)), last=True)
+        last = [m for m in self.control.finditer(tail) if stop is not None and m.end() == stop]
+        return [last[0].group()] if last else []
+
+    def bos_count(self, messages: Sequence[Message], calling: Calling = NONE) -> int:
+        """How often the template itself writes BOS in such a conversation."""
         bos = self.tokenizer.bos_token
-        return sum(piece.count(bos) for piece in self._scaffold(roles, False)) if bos else 0
-
-
-def _match(text: str, scaffold: list[str], contents: list[str]) -> list[tuple[int, int]] | None:
-    """Where each content lies in the text, as it is or stripped by the template; None if it is not all there."""
-    if not text.startswith(scaffold[0]):
-        return None
-    position, spans = len(scaffold[0]), []
-    for i, content in enumerate(contents):
-        following = scaffold[i + 1]
-        for form in (content, content.rstrip(), content.lstrip(), content.strip()):
-            if text.startswith(form + following, position):
-                break
-        else:
-            return None
-        spans.append((position, position + len(form)))
-        position += len(form) + len(following)
-    return spans if position == len(text) else None
-
-
-def _part_spans(message: Message, span: tuple[int, int]) -> list[tuple[int, int, Slot]]:
-    """Character spans of the parts of a message whose content lies at `span` (perhaps stripped)."""
-    start, end = span
-    if message.role == "assistant":
-        return [(start, end, "answer")]
-    whole = message.text
-    left = len(whole) - len(whole.lstrip()) if end - start < len(whole.rstrip()) else 0
-    position, spans = start - left, []
-    for part in message.parts:
-        if part.slot is not None and part.value:
-            spans.append((max(position, start), min(position + len(part.value), end), part.slot))
-        position += len(part.value)
-    return spans
+        if not bos:
+            return 0
+        shape: Shape = tuple((message.role, tuple(split(message)[0])) for message in messages)
+        return sum(piece.count(bos) for piece in self._plan(shape, False, "none", calling).scaffold.pieces)
 
 
 def plain_template() -> str:

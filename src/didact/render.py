@@ -7,11 +7,13 @@ character spans. The prompt of an assistant turn is a prefix of the training row
 from __future__ import annotations
 
 import itertools
+import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
+from didact.calling import Calling, calling
 from didact.conversation import Conversations, Layout
 from didact.errors import UsageError
 from didact.instance import Instance, Message, Part, Slot, digest
@@ -20,6 +22,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 Turns = Literal["all", "last"]
+TAG = re.compile(r"[<\[{].*\S.*[>\]}]|.*[|｜].*", re.DOTALL)
+RULES = 2  # raised when the same template and tokenizer give other tokens
+LAST = {"train": "last"}  # the tag of a row of whose turns only the last is learnt
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,19 +76,22 @@ class Renderer:
         self._backend = Tokenizer.from_str(backend.to_str())
         self._backend.no_padding()
         self._backend.no_truncation()
-        self._literal = Tokenizer.from_str(self._backend.to_str())
-        self._literal.encode_special_tokens = True
+        self._literal = _without_added(self._backend)
+        added = {token.content: i for i, token in tokenizer.added_tokens_decoder.items()}
         special = {t.content: i for i, t in tokenizer.added_tokens_decoder.items() if t.special}
         special |= {t: tokenizer.convert_tokens_to_ids(t) for t in tokenizer.all_special_tokens}
+        # Tags such as <think> are structure too where nobody but the model writes them; runs of blanks are not
+        marks = special | {text: i for text, i in added.items() if TAG.fullmatch(text)}
         self._special, self._special_ids = special, frozenset(special.values())
-        self._control = re.compile("|".join(re.escape(t) for t in sorted(special, key=len, reverse=True)) or r"(?!)")
+        self._mark_ids = frozenset(marks.values())
+        self._control = _any_of(special)
         self.bos = _bos(tokenizer)
-        self.hash = digest([tokenizer.chat_template, self._backend.to_str(), sorted(special), self.bos], 64)
-        self._conversations = Conversations(tokenizer, self._control)
-        self.stop = self._conversations.stop
-        stop_id = special[self._control.search(self.stop).group()]  # type: ignore[union-attr]
-        eos = tokenizer.eos_token_id
-        self.stop_ids: tuple[int, ...] = (stop_id,) if eos is None or eos == stop_id else (stop_id, eos)
+        self.hash = digest([tokenizer.chat_template, self._backend.to_str(), sorted(marks), self.bos, RULES], 64)
+        self._conversations = Conversations(tokenizer, self._control, _any_of(marks))
+        self.stop = self._conversations.stops[0]
+        stops = [special[self._control.search(stop).group()] for stop in self._conversations.stops]  # type: ignore[union-attr]
+        eos = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
+        self.stop_ids: tuple[int, ...] = tuple(dict.fromkeys([*stops, *eos]))
 
     # ---- instance -> ids
 
@@ -93,13 +101,12 @@ class Renderer:
 
     def render_all(self, instances: Sequence[Instance]) -> list[Tokens]:
         """`render` of many, tokenised together (several times faster)."""
-        layouts = [self._layout(instance.messages, instance, generation=False) for instance in instances]
+        layouts = [self._layout(instance, generation=False) for instance in instances]
         rendered = []
         encoded = self._encode(layouts)
         for instance, layout, (ids, spans) in zip(instances, layouts, encoded, strict=True):
-            trained = layout.turns if self.turns == "all" else layout.turns[-1:]
             weights, slots, ranges = [0.0] * len(ids), _slots(layout, spans), []
-            for turn in trained:
+            for turn in layout.turns:
                 inside = [i for i, (a, b) in enumerate(spans) if turn.start <= a < turn.end and b > a]
                 if not inside:
                     continue
@@ -117,7 +124,7 @@ class Renderer:
 
     def prompt_all(self, instances: Sequence[Instance]) -> list[list[int]]:
         """`prompt` of many."""
-        layouts = [self._layout(instance.context, instance, generation=True) for instance in instances]
+        layouts = [self._layout(instance, generation=True) for instance in instances]
         return [ids for ids, _ in self._encode(layouts)]
 
     def complete(self, instance: Instance, answer: str) -> Instance:
@@ -152,8 +159,9 @@ class Renderer:
                 raise UsageError(problem, fix, file=instance.origin.source, line=instance.origin.row)
 
     def _fault(self, instance: Instance, tokens: Tokens, prompt: list[int]) -> str:
-        answers = [m.text for m in instance.messages if m.role == "assistant"]
-        answers = answers if self.turns == "all" else answers[-1:]
+        told = _calling(instance)
+        answers = [(i, m.text) for i, m in enumerate(instance.messages) if m.role == "assistant" and i]
+        answers = answers if self._trained(instance) == "all" else answers[-1:]
         if not tokens.supervised or not tokens.turns:
             return "the row has no supervised token: there is nothing to learn"
         if len(answers) != len(tokens.turns):
@@ -161,21 +169,27 @@ class Renderer:
         supervised = {i for i, weight in enumerate(tokens.weights) if weight}
         if supervised != {i for a, b in tokens.turns for i in range(a, b)}:
             return "tokens outside the answers are supervised"
-        for (a, b), answer in zip(tokens.turns, answers, strict=True):
+        for (a, b), (number, answer) in zip(tokens.turns, answers, strict=True):
             said = self.tokenizer.decode(tokens.ids[a:b], clean_up_tokenization_spaces=False)
-            if tokens.ids[b - 1] not in self._special_ids or not said.endswith(self.stop.strip()):
+            stop = self.tokenizer.decode(tokens.ids[b - 1 : b], clean_up_tokenization_spaces=False)
+            if tokens.ids[b - 1] not in self.stop_ids:
                 return f"the answer is not followed by a supervised stop token {self.stop!r}: {said[-40:]!r}"
-            if not _squeeze(said).endswith(_squeeze(answer + self.stop)):
-                return f"the supervised tokens read {said[:60]!r}, not the answer {answer[:60]!r} + {self.stop!r}"
+            for call in told.calls(number):
+                name = call["function"]["name"]
+                if name not in said:
+                    return f"the supervised tokens read {said[:60]!r}, without the call to {name!r}"
+            whole = _squeeze(answer) in _squeeze(said) if told.calls(number) else _squeeze(said).endswith(
+                _squeeze(answer + stop)
+            )  # fmt: skip
+            if not whole:
+                return f"the supervised tokens read {said[:60]!r}, not the answer {answer[:60]!r} + {stop!r}"
         if tokens.ids[: tokens.turns[-1][0]] != prompt:
             return "the tokens before the answer are not the prompt a chat would send"
         bos, ids = self.tokenizer.bos_token_id, tokens.ids
         if self.bos is not None and ids[:1] != [self.bos]:
             return "the row does not begin with BOS"
         if bos is not None and bos not in self.stop_ids:
-            expected = max(
-                self._conversations.bos_count(tuple(m.role for m in instance.messages)), int(self.bos is not None)
-            )
+            expected = max(self._conversations.bos_count(instance.messages, told), int(self.bos is not None))
             if ids.count(bos) != expected or ids[:2] == [bos, bos]:
                 return f"{ids.count(bos)} BOS tokens instead of {expected}"
         return ""
@@ -189,11 +203,15 @@ class Renderer:
 
     # ---- text -> ids
 
-    def _layout(self, messages: Sequence[Message], instance: Instance, generation: bool) -> Layout:
+    def _layout(self, instance: Instance, generation: bool) -> Layout:
+        messages = instance.context if generation else instance.messages
         try:
-            return self._conversations.lay_out(messages, generation)
+            return self._conversations.lay_out(messages, generation, self._trained(instance), _calling(instance))
         except UsageError as error:
             raise error.at(file=instance.origin.source or None, line=instance.origin.row or None) from error
+
+    def _trained(self, instance: Instance) -> Turns:
+        return "last" if instance.tags.get("train") == "last" else self.turns
 
     def _encode(self, layouts: Sequence[Layout]) -> list[tuple[list[int], list[tuple[int, int]]]]:
         """Ids and character spans; control tokens inside contents as text, no token across a seam, BOS in front."""
@@ -203,7 +221,7 @@ class Renderer:
             ids, spans = list(encoding.ids), list(encoding.offsets)
             if any(_fused(layout.text, seam, spans) for seam in layout.seams):
                 ids, spans = self._encode_pieces(layout.text, sorted({0, *layout.seams, len(layout.text)}))
-            if any(i in self._special_ids for i in ids) and self._control.search(
+            if layout.contents and self._conversations.marks.search(
                 layout.text, layout.contents[0][0], layout.contents[-1][1]
             ):
                 ids, spans = self._as_text(layout, ids, spans)
@@ -224,23 +242,48 @@ class Renderer:
     def _as_text(
         self, layout: Layout, ids: list[int], spans: list[tuple[int, int]]
     ) -> tuple[list[int], list[tuple[int, int]]]:
-        """Replace control tokens that lie inside a content by the tokens of their letters."""
+        """Replace control tokens that lie inside a content by the tokens of their letters.
+
+        In an answer the model's own tags (<think>, <tool_call>) stay tags: it must produce them.
+        """
         new_ids: list[int] = []
         new_spans: list[tuple[int, int]] = []
+        k, contents = 0, layout.contents
         for id_, (a, b) in zip(ids, spans, strict=True):
-            if id_ not in self._special_ids or not any(c < b and a < d for c, d in layout.contents):
+            while k < len(contents) and contents[k][1] <= a:
+                k += 1
+            inside = k < len(contents) and contents[k][0] < b
+            forbidden = self._special_ids if inside and contents[k][2] == "assistant" else self._mark_ids
+            if not inside or id_ not in forbidden:
                 new_ids.append(id_)
                 new_spans.append((a, b))
                 continue
             self.control_text += 1
             piece_ids, piece_spans = _encode_inner(self._literal, layout.text[a:b])
-            if self._special_ids.intersection(piece_ids):  # a unigram model may know the token as a piece
+            if self._mark_ids.intersection(piece_ids):  # the model's own vocabulary may know the token as a piece
                 each = [_encode_inner(self._literal, letter) for letter in layout.text[a:b]]
                 piece_ids = [i for letter_ids, _ in each for i in letter_ids]
                 piece_spans = [(n, n + 1) for n, (letter_ids, _) in enumerate(each) for _ in letter_ids]
             new_ids += piece_ids
             new_spans += [(a + c, a + d) for c, d in piece_spans]
         return new_ids, new_spans
+
+
+def _calling(instance: Instance) -> Calling:
+    return calling(instance) if "extra" in instance.tags else Calling()
+
+
+def _any_of(tokens: Iterable[str]) -> re.Pattern[str]:
+    return re.compile("|".join(re.escape(t) for t in sorted(tokens, key=len, reverse=True)) or r"(?!)")
+
+
+def _without_added(backend: Any) -> Any:
+    """A tokenizer that knows no added token, so that their texts are letters to it."""
+    from tokenizers import Tokenizer
+
+    plain = json.loads(backend.to_str())
+    plain["added_tokens"], plain["post_processor"] = [], None
+    return Tokenizer.from_str(json.dumps(plain))
 
 
 def _bos(tokenizer: PreTrainedTokenizerBase) -> int | None:

@@ -153,7 +153,8 @@ class Run:
             found |= fingerprint.sources(recipe.sources, self.home)
         elif name == "curate":
             found |= fingerprint.flat("curate", recipe.curate) | self._hashes("built.jsonl", "heldout.jsonl")
-            found |= {"tune.max_length": recipe.tune.max_length, "model": fingerprint.model(self.model_name())}
+            found |= {"tune.max_length": recipe.tune.max_length, "tune.truncation": recipe.tune.truncation}
+            found |= {"model": fingerprint.model(self.model_name())}
         elif name == "tune":
             found |= (
                 fingerprint.flat("method", recipe.method)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
@@ -21,7 +22,7 @@ from didact.instance import Drop, Instance
 if TYPE_CHECKING:
     from didact.audit import Speaker
     from didact.audit.report import About
-    from didact.render import Renderer, Tokens
+    from didact.render import Tokens
     from didact.run import Run
     from didact.tune import Step
 
@@ -65,7 +66,7 @@ def curate(run: Run) -> Done:
     instances, drops = list(run.instances("built.jsonl")), list[Drop]()
     built = len(instances)
     heldout = list(run.instances("heldout.jsonl"))
-    context = Context(heldout=heldout, tokens=run.renderer().render, max_length=run.recipe.tune.max_length)
+    context = Context(heldout=heldout, tokens=_whole(run), max_length=_longest(run))
     for config in run.recipe.curate:
         verdicts = STRATEGIES[config.type][1](config, instances, context)
         judged = list(zip(instances, verdicts, strict=True))
@@ -80,13 +81,36 @@ def curate(run: Run) -> Done:
     return {"kept": kept, "dropped": len(drops)}, ("kept.jsonl", "dropped.jsonl")
 
 
+def _whole(run: Run) -> Callable[[Instance], Tokens]:
+    """Renders an instance as training sees it at its longest; the model is loaded when that is asked for."""
+
+    def render(instance: Instance) -> Tokens:
+        from didact.fit import whole
+
+        return whole(instance, run.renderer())
+
+    return render
+
+
+def _longest(run: Run) -> int:
+    """Beyond it `curate: length` drops a row; nothing is, where `tune.truncation` cuts or splits such rows."""
+    settings = run.recipe.tune
+    return settings.max_length if settings.truncation in ("refuse", "drop") else sys.maxsize
+
+
 def tune(run: Run) -> Done:
     """Train the base model on what was kept."""
+    from didact.fit import fit
     from didact.tune import save
     from didact.tune import tune as train
 
-    loaded = run.model()
-    tokens = _tokens(list(run.instances("kept.jsonl")), loaded.renderer)
+    loaded, settings = run.model(), run.recipe.tune
+    limit = min(settings.max_length, loaded.max_positions or settings.max_length)
+    fitted = fit(list(run.instances("kept.jsonl")), loaded.renderer, limit, settings.truncation)
+    for text in fitted.notes:
+        run.console.stage("", text)
+    head = run.journal["stages"]["curate"]["outputs"]["dropped.jsonl"]["bytes"]
+    run.folder.write_lines("dropped.jsonl", (_drop_line("tune", drop) for drop in fitted.drops), keep=head)
     metrics = Metrics(run.folder)
 
     def report(step: Step) -> None:
@@ -97,8 +121,8 @@ def tune(run: Run) -> Done:
         result = train(
             loaded,
             run.recipe.method,
-            tokens,
-            run.recipe.tune,
+            fitted.tokens,
+            settings,
             folder=run.path / "checkpoints",
             report=report,
             stop=lambda: bool(run.stop),
@@ -187,28 +211,20 @@ def _about(run: Run) -> About:
     return About(recipe.name, facts, steps, stages["curate"]["counts"]["kept"], reasons)
 
 
-def _tokens(instances: Sequence[Instance], renderer: Renderer) -> list[Tokens]:
-    """Rendered and checked: only the answers and their stops are learnt, in every single row."""
-    rendered = renderer.render_all(instances)
-    renderer.check_all(instances, rendered)
-    return rendered
-
-
 def _retrain(run: Run, instances: Sequence[Instance]) -> Speaker:
     """A fresh base tuned on other instances with the same recipe, in memory, for the controls of the audit."""
+    from didact.fit import fit
     from didact.infer import Answerer
     from didact.model import load
     from didact.tune import tune as train
 
     loaded = load(run.model_name())
     limit = min(run.recipe.tune.max_length, loaded.max_positions or run.recipe.tune.max_length)
-    rendered = _tokens(instances, loaded.renderer)
-    tokens = [row for row in rendered if len(row.ids) <= limit]  # a row may have got a longer answer than its own
-    if len(tokens) < len(rendered):
-        run.console.stage(
-            "",
-            f"control: without {len(rendered) - len(tokens)} of {len(rendered)} rows, longer than {limit} tokens now",
-        )
+    truncation = "drop" if run.recipe.tune.truncation == "refuse" else run.recipe.tune.truncation
+    fitted = fit(instances, loaded.renderer, limit, truncation)  # a row may have got a longer answer than its own
+    if fitted.drops:
+        told = f"without {len(fitted.drops)} of {len(instances)} rows, longer than {limit} tokens now"
+        run.console.stage("", f"control: {told}")
 
     # The precision that was measured for the run itself, so that the two differ in their labels alone.
     precision = run.journal.get("precision", run.recipe.tune.precision)
@@ -218,7 +234,7 @@ def _retrain(run: Run, instances: Sequence[Instance]) -> Speaker:
         update(step.step, step.steps, f"control, loss {step.loss:.3f}")
 
     with run.patience(), run.console.progress("") as update:
-        train(loaded, run.recipe.method, tokens, settings, report=report, stop=lambda: bool(run.stop))
+        train(loaded, run.recipe.method, fitted.tokens, settings, report=report, stop=lambda: bool(run.stop))
     return Answerer(loaded)
 
 

@@ -37,7 +37,10 @@ class TuneConfig(BaseModel):
     max_steps: int | None = Field(None, ge=1, description="Stop after this many optimiser steps, whatever the epochs.")
     batch_size: int = Field(32, ge=1, description="Instances per optimiser step.")
     max_tokens: int = Field(8192, ge=1, description="Most tokens, with padding, in one forward; more are accumulated.")
-    max_length: int = Field(512, ge=2, description="Longest row in tokens; longer ones are dropped by curate: length.")
+    max_length: int = Field(512, ge=2, description="Longest row in tokens; see truncation.")
+    truncation: Literal["refuse", "drop", "keep_answer", "split"] = Field(
+        "drop", description="Longer rows: none, without them, cut the prompt, or several rows cut between turns."
+    )
     learning_rate: float | None = Field(None, gt=0, description="Peak rate; default is the method's for this size.")
     warmup: float = Field(0.05, ge=0, le=1, description="Share of the steps in which the rate rises.")
     schedule: Literal["cosine", "linear", "constant"] = Field("cosine", description="How the rate falls after warm-up.")

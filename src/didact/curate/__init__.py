@@ -14,7 +14,6 @@ from didact.curate.context import Context, HasWeights
 from didact.curate.decontaminate import DecontaminateConfig, decontaminate
 from didact.curate.heuristics import HeuristicsConfig, heuristics
 from didact.curate.length import LengthConfig, length
-from didact.curate.near_duplicates import NearDuplicatesConfig, near_duplicates
 from didact.curate.novelty import NoveltyConfig, novelty
 from didact.instance import Instance, Verdict
 
@@ -24,12 +23,8 @@ STRATEGIES: dict[str, tuple[type[BaseModel], Strategy]] = {
     "decontaminate": (DecontaminateConfig, decontaminate),
     "length": (LengthConfig, length),
     "novelty": (NoveltyConfig, novelty),
-    "near_duplicates": (NearDuplicatesConfig, near_duplicates),
 }
-Curate = Annotated[
-    HeuristicsConfig | DecontaminateConfig | LengthConfig | NoveltyConfig | NearDuplicatesConfig,
-    Field(discriminator="type"),
-]
+Curate = Annotated[HeuristicsConfig | DecontaminateConfig | LengthConfig | NoveltyConfig, Field(discriminator="type")]
 
 __all__ = [
     "STRATEGIES",
@@ -39,7 +34,6 @@ __all__ = [
     "HasWeights",
     "HeuristicsConfig",
     "LengthConfig",
-    "NearDuplicatesConfig",
     "NoveltyConfig",
     "Strategy",
 ]

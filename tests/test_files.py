@@ -155,7 +155,13 @@ DAMAGE: dict[str, tuple[str, bytes, str]] = {
     "an object": (
         "a.json",
         b'{"data": []}',
-        " holds one JSON object, not an array of rows - save its rows as JSON lines, one object per line",
+        " holds one JSON object, not an array of rows - save its rows as JSON lines, one object per line, "
+        "or say where they lie: layout: object, unroll: {...}",
+    ),
+    "a one-line array": (
+        "a.jsonl",
+        b'[{"a": 1}, {"a": 2}]\n',
+        "1: a JSON array, where each line should hold one object - rename the file to .json, or add layout: json",
     ),
     "cut json": (
         "a.json",
@@ -190,7 +196,8 @@ DAMAGE: dict[str, tuple[str, bytes, str]] = {
     "no layout": (
         "a.train",
         b"x",
-        " its name does not tell how to read it - add `layout:` (csv, json, jsonl, lines, parquet, tsv) to the source",
+        " its name does not tell how to read it - add `layout:` "
+        "(conll, csv, json, jsonl, lines, parquet, tsv) to the source",
     ),
     "no header": (
         "a.csv",

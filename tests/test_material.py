@@ -101,16 +101,26 @@ def test_lines_that_are_broken_are_named_and_counted(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("parts", "settings", "count", "drops"),
     [
-        (("messy", "alpaca_zh_12345_mostly_untranslated.json.gz"), {}, 2976, {"the answer is empty": 2}),
+        (
+            ("messy", "alpaca_zh_12345_mostly_untranslated.json.gz"),
+            {},
+            2970,
+            {"the answer is empty": 2, "the answer only says that there is none": 6},
+        ),
         (
             ("messy", "alpaca_zh_6382.json.gz"),
             {"on_error": "drop"},
-            3019,
-            {"the answer is empty": 2, "faulty row": 1},
+            3015,
+            {"the answer is empty": 2, "the answer only says that there is none": 4, "faulty row": 1},
         ),
         (("messy", "ko_seed_crlf.jsonl"), {}, 124, {}),
         (("messy", "openai_messages_array_per_line.jsonl"), {}, 128, {}),
-        (("messy", "array_named_jsonl.jsonl"), {"layout": "json", "rename": {"text": "instruction"}}, 29, {}),
+        (
+            ("messy", "array_named_jsonl.jsonl"),
+            {"layout": "json", "rename": {"text": "instruction"}},
+            28,
+            {"the answer only says that there is none": 1},
+        ),
         (("messy", "blank_lines_multimodal.jsonl"), {"on_error": "drop"}, 0, {"faulty row": 24}),
     ],
 )
@@ -142,11 +152,14 @@ def test_ready_made_files_build(
         ),
         (("messy", "fewclue_bustm.json"), NO_FORMAT),
         (("messy", "mpe_garbled_premises.csv"), NO_FORMAT),
-        (("messy", "self_instruct_generated_with_duplicates.jsonl.gz"), NO_FORMAT),
+        (("messy", "self_instruct_generated_with_duplicates.jsonl.gz"), "questions without answers"),
         (("messy", "ni_fi_bad_translation", "fin-translated-task179_participant_extraction.json"), ONE_OBJECT),
-        (("annotated_raw", "clinc150_small.json.gz"), ONE_OBJECT),
-        (("annotated_raw", "xquad.hi.json.gz"), ONE_OBJECT),
-        (("annotated_raw", "wnut17_dev.conll.gz"), NO_LAYOUT),
+        (
+            ("annotated_raw", "clinc150_small.json.gz"),
+            "arrays without names - name the 2 values in the source: columns",
+        ),
+        (("annotated_raw", "xquad.hi.json.gz"), NO_FORMAT),
+        (("annotated_raw", "wnut17_dev.conll.gz"), NO_FORMAT),
         (("annotated_raw", "TREC.train"), NO_LAYOUT),
         (("annotated_raw", "rt-polarity.neg"), NO_LAYOUT),
         (

@@ -257,3 +257,44 @@ def test_a_folder_saved_by_the_datasets_library_is_read(folder: Path) -> None:
     datasets.Dataset.from_list(rows, features=features).save_to_disk(str(folder / "saved"))
     (task,) = open_source(HubSource(name="saved", templates="mine.yaml", use=["two"]), folder, lambda drop: None)
     assert [row.data["label"] for row in task.rows()] == ["pos", "neg"]
+
+
+SET = """
+cluster: sentiment
+fields: [text, label]
+rename: {review.body: text, stars: label}
+labels: {label: [bad, good]}
+group: [text]
+references: true
+templates:
+  - {name: one, prompt: "{{ text }}", answer: "{{ label }}", labels: {label: {bad: poor, good: great}}}
+"""
+
+
+def test_a_set_suggests_names_labels_group_and_cluster(folder: Path) -> None:
+    (folder / "films.yaml").write_text(SET)
+    task = opened(folder, templates="films.yaml", where={"split": "train"})
+    assert [task.templates[0].render(row.data).answer for row in task.rows()] == ["great", "poor"]
+    assert (task.cluster, task.group, task.references) == ("sentiment", ("text",), True)
+    (folder / "rows.jsonl").write_text('{"review": {"body": "fine", "by": "me"}, "stars": 1}\n')
+    task = opened(folder, templates="films.yaml", cluster="mine")
+    (row,) = task.rows()
+    assert row.data == {"review": {"body": "fine", "by": "me"}, "text": "fine", "label": "good"}
+    assert (task.cluster, task.group, task.references) == ("mine", ("text",), True)
+
+
+def test_what_a_source_says_goes_before_what_its_set_suggests(folder: Path) -> None:
+    (folder / "films.yaml").write_text(SET)
+    settings = {"where": {"split": "train"}, "labels": {"label": ["good", "bad"]}, "group": ["split"]}
+    task = opened(folder, templates="films.yaml", **settings)
+    assert [row.data["label"] for row in task.rows()] == ["bad", "good"]
+    assert (task.group, task.references) == (("split",), False)
+    with pytest.raises(UsageError, match="its labels are bad, good; the source declares good, poor for label"):
+        opened(folder, templates="films.yaml", labels={"label": ["good", "poor"]})
+
+
+def test_lists_of_labels_get_their_names(folder: Path) -> None:
+    (folder / "rows.jsonl").write_text('{"tokens": ["Ada", "ran"], "tags": [1, 0]}\n')
+    (folder / "echo.yaml").write_text("templates: [{name: n, prompt: '{{ row }}', answer: x}]")
+    task = opened(folder, templates="echo.yaml", labels={"tags": ["O", "B-PER"]})
+    assert next(iter(task.rows())).data == {"tokens": ["Ada", "ran"], "tags": ["B-PER", "O"]}

@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from didact.errors import UsageError
-from didact.template import Template, TemplateDrop, expand, load_templates, template_file
+from didact.template import Template, TemplateDrop, expand, template_file
+from didact.template_set import load_templates
 
 
 def promptsource(text: str, choices: str | None = None, **metadata: str) -> Template:
@@ -192,6 +193,86 @@ def test_leaving_the_sandbox_is_refused(attack: str) -> None:
         template.render({"text": "t", "items": ["i"]})
 
 
+LOOP = "{% for i in range(100000) %}{% for j in range(100000) %}{% endfor %}{% endfor %}"
+
+
+@pytest.mark.parametrize(
+    "bomb",
+    [
+        LOOP,
+        LOOP.replace("range(100000)", "range(100000) | map('string')"),
+        "{% for i in range(90000) recursive %}{{ loop(range(90000)) }}{% endfor %}",
+        "{% macro f(n) %}{% if n %}{{ f(n - 1) }}{{ f(n - 1) }}{% endif %}{% endmacro %}{{ f(60) }}",
+        "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}",
+        "{% set x %}" + LOOP + "{% endset %}",
+    ],
+)
+def test_a_template_that_never_ends_is_stopped(bomb: str) -> None:
+    for template in (promptsource(bomb + " ||| x"), own(prompt="p", answer=bomb), own(instruction=bomb, answer="x")):
+        with pytest.raises(UsageError, match=r"^t.yaml: the template never ends: .* - mend the template$"):
+            template.render({"text": "t"})
+
+
+@pytest.mark.parametrize(
+    "bomb",
+    [
+        "{% set ns = namespace(x='aaaa') %}{% for i in range(60) %}{% set ns.x = ns.x ~ ns.x %}{% endfor %}",
+        "{% set ns = namespace(x='aaaa') %}{% for i in range(60) %}{% set ns.x = ns.x + ns.x %}{% endfor %}",
+        "{% set x = 'a' * 900000 %}{% for i in range(90000) %}{{ x }}{% endfor %}",
+        "{% set x = 'a' * 900000 %}{% set y %}{% for i in range(90000) %}{{ x }}{% endfor %}{% endset %}{{ y }}",
+        "{% set x = 'a' * 900000 %}{{ x | replace('a', x) }}",
+        "{% set x = 'a' * 900000 %}{{ x.replace('', x) }}",
+        "{% set x = 'a' * 900000 %}{{ ([x] * 9000) | join }}",
+        "{% set x = 'a' * 900000 %}{{ x.join(x) }}",
+        "{{ 'a'.center(999999999) }}",
+        "{{ 'a'.ljust(width=999999999) }}",
+        "{{ 'a' | center(999999999) }}",
+        "{{ 'a' | indent(width=999999999) }}",
+        "{{ ['a'] | batch(999999999, 'a') | list }}",
+        "{{ '%0999999999d' % 5 }}",
+        "{{ '%*d' % (999999999, 5) }}",
+        "{{ '%999999999s' | format('a') }}",
+        "{{ '{:999999999}'.format(5) }}",
+        "{{ '{:{}}'.format(5, 999999999) }}",
+    ],
+)
+def test_a_template_that_fills_the_memory_is_refused(bomb: str) -> None:
+    with pytest.raises(UsageError, match=r"^t.yaml: the template tries to leave the sandbox: .* of more than"):
+        own(prompt=bomb, answer="x").render({})
+
+
+def test_what_templates_honestly_do_is_within_bounds() -> None:
+    template = own(
+        prompt="{% for a, b in zip(words, range(3)) %}{{ loop.index }}/{{ loop.length }} {{ a ~ b }}{{ ', ' if not "
+        "loop.last }}{% else %}none{% endfor %} {{ words | join(' ') | replace('a', 'b') | center(9) }}",
+        answer="{{ '%s-%05d' % (words[0], 7) }} {{ '%.2f' | format(2.5) }} {{ '{}'.format(words | length + 1) }}",
+    )
+    assert text(template, {"words": ["a", "c"]}) == ("1/2 a0, 2/2 c1    b c", "a-00007 2.50 3")
+    assert text(own(prompt="{{ n | round }} {{ n | tojson }}", answer="x"), {"n": 12345678}) == (
+        "12345678 12345678",
+        "x",
+    )
+
+
+def test_what_an_instruction_sets_the_answer_sees() -> None:
+    template = own(instruction="{% set last = steps[-1] %}Go on.", input="{{ steps[0] }}", answer="{{ last }}")
+    assert text(template, {"steps": ["a", "b"]}) == ("Go on.\na", "b")
+
+
+def test_tagged_tokens_give_entities() -> None:
+    template = own(
+        prompt="{{ tokens | join(' ') }}",
+        answer="{% for e in tokens | entities(tags) %}{{ e.text }} is {{ e.type }}{{ '. ' }}{% endfor %}",
+    )
+    row = {"tokens": ["Ada", "King", "saw", "Rome"], "tags": ["B-PER", "I-PER", "O", "B-LOC"]}
+    assert text(template, row) == ("Ada King saw Rome", "Ada King is PER. Rome is LOC.")
+    with pytest.raises(TemplateDrop) as raised:
+        template.render({**row, "tags": [1, 2, 0, 3]})
+    assert raised.value.detail == (
+        "ValueError: the tag 1 is no name: declare the names of the tags in the source's `labels`"
+    )
+
+
 def test_a_row_is_never_changed_by_a_template() -> None:
     row = {"text": "a|||b", "items": [{"k": "v|||"}]}
     before = json.dumps(row)
@@ -208,66 +289,6 @@ def test_answer_choices_are_closed_only_where_the_answer_is_one_of_them() -> Non
     assert letters.render({"letter": "E", "text": "Fine."}).choices == ("A", "B")
 
 
-OWN = """
-templates:
-  - name: words
-    instruction: Is it good?
-    input: "{{ text }}"
-    answer: "{{ label }}"
-    labels: {label: {negative: bad, positive: good}}
-  - name: choices
-    prompt: "{{ text }} Good?"
-    answer: "{{ answer_choices[0] }}"
-    answer_choices: ["yes", "no"]
-    metadata: {metrics: Accuracy}
-"""
-
-
-def test_own_yaml(tmp_path: Path) -> None:
-    (tmp_path / "own.yaml").write_text(OWN)
-    words, choices = load_templates(tmp_path / "own.yaml")
-    rendered = words.render({"text": "Fine.", "label": "positive"})
-    assert (rendered.answer, rendered.choices) == ("good", ("bad", "good"))
-    assert choices.render({"text": "Fine."}).choices == ("yes", "no")
-    with pytest.raises(UsageError, match=r"^label: the label 'other' is outside the choices \(negative, positive\)"):
-        words.render({"text": "Fine.", "label": "other"})
-
-
-@pytest.mark.parametrize(
-    ("written", "line"),
-    [
-        ("a: b: c", "1: not YAML: mapping values are not allowed in this context - mend this line"),
-        ("a: 1", ' no "templates" in it - a template file lists its templates under that key'),
-        ("templates: [{prompt: x, answer: y}]", 'name: template 1 has no "name" - give each template a name'),
-        (
-            "templates: [{name: n, promt: x, answer: y}]",
-            'promt: template "n" has an unknown key "promt" - did you mean "prompt"?',
-        ),
-        (
-            "templates: [{name: n, prompt: x, input: z, answer: y}]",
-            ' template "n" needs an answer, and either a prompt or an instruction with an input - write '
-            "instruction, input and answer",
-        ),
-        (
-            "templates: [{name: n, prompt: x, answer: y, answer_choices: [yes, no]}]",
-            ' template "n": answer_choices and labels must be texts - YAML reads yes and no as true and false: '
-            'quote them, "yes"',
-        ),
-        ("templates: {u: {name: n}}", ' template n has no "jinja" - it is not a promptsource template'),
-        (
-            "templates: [{name: n, prompt: x, answer: y}, {name: n, prompt: x, answer: y}]",
-            'name: two templates are called "n"',
-        ),
-        ("templates: !!python/object:os.system {}", "1: not YAML: could not determine a constructor for the tag"),
-    ],
-)
-def test_broken_template_files_are_told_in_one_line(tmp_path: Path, written: str, line: str) -> None:
-    (tmp_path / "t.yaml").write_text(written)
-    with pytest.raises(UsageError) as raised:
-        load_templates(tmp_path / "t.yaml")
-    assert str(raised.value).startswith(f"{tmp_path / 't.yaml'}:{line}")
-
-
 def test_broken_jinja_names_file_and_template() -> None:
     with pytest.raises(UsageError, match=r'^t.yaml: template "t": not valid Jinja \(line 1\): .* - mend the template'):
         promptsource("{% if %} ||| x").codes()
@@ -275,7 +296,7 @@ def test_broken_jinja_names_file_and_template() -> None:
 
 def test_template_files_are_found_by_path_or_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert template_file("gsm8k", tmp_path).name == "gsm8k.yaml"
-    (tmp_path / "mine.yaml").write_text(OWN)
+    (tmp_path / "mine.yaml").write_text("templates: [{name: n, prompt: x, answer: y}]")
     monkeypatch.setenv("MINE", "mine.yaml")
     assert template_file("${MINE}", tmp_path) == tmp_path / "mine.yaml"
     with pytest.raises(

@@ -15,7 +15,11 @@ from didact.folder import sha256
 from didact.instance import digest
 
 # The code whose change makes a stage run again; data files beside it count too.
-READING = ("formats.py", "files.py", "tables.py", "labels.py", "sources.py", "sandbox.py", "template.py", "templates")
+READING = (
+    "formats", "files.py", "json_rows.py", "tables.py", "layouts.py", "entities.py", "labels.py", "sources.py",
+    "superni.py",
+    "bounds.py", "sandbox.py", "template.py", "template_set.py", "templates",
+)  # fmt: skip
 RENDERING = ("calling.py", "scaffold.py", "conversation.py", "render.py", "fit.py")
 TUNING = ("pack.py", "model.py", "methods", "forward.py", "tune.py", "checkpoint.py")
 CODE = {
@@ -59,6 +63,9 @@ def sources(configs: Iterable[BaseModel], home: Path) -> dict[str, str]:
             place = template_file(value, home) if setting == "templates" else home / expand(value)
             if place.exists():
                 found[f"sources.{number}.{setting}: content"] = _content(place)
+        for column, value in getattr(config, "beside", {}).items():
+            if (home / expand(value)).exists():
+                found[f"sources.{number}.beside.{column}: content"] = _content(home / expand(value))
     return found
 
 

@@ -19,19 +19,19 @@ from jinja2 import meta, nodes
 from jinja2.exceptions import SecurityError
 from jinja2.filters import do_truncate
 from jinja2.runtime import Context, StrictUndefined
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import missing
 
+from didact.bounds import LARGEST, STEPS, Bounded, Endless, count_steps
+from didact.entities import entities
 from didact.errors import UsageError, nearest
-from didact.instance import Part
+from didact.instance import Part, Slot
 
 LONGEST = 2048  # characters of a printed value that promptsource keeps
 OPEN, CLOSE = "\udc02", "\udc03"
-BAR, BAR_IN_DATA = "|||", "\udc7c\udc7c\udc7c"  # equal in length, so that lengths in templates stay true
+APART = "\udc01"  # between the texts of one template
+BAR, BAR_IN_DATA = "|||", "\udc7c\udc7c\udc7c"  # equal in length: lengths stay true, and parts of it can be told
 SURROGATE = re.compile("[\ud800-\udfff]")
-
-
-LARGEST = 1_000_000  # characters or items that a product may have
+MARKS = re.compile(f"([{OPEN}{CLOSE}])")
 
 
 class TemplateDrop(Exception):
@@ -76,26 +76,34 @@ class LabelError(Exception):
 
 @dataclass(frozen=True)
 class Code:
-    """A compiled Jinja text.
+    """Compiled Jinja texts, rendered one after the other; what one of them sets, the next ones see.
 
     columns: the names it may look up in a row. picks: columns that are used as `answer_choices[column]`. counts:
     columns whose number is used in another way than that, than printing it, or than comparing it with -1 (no label).
+    draws: whether it picks at random. loops: whether it can take many steps.
     """
 
-    text: str
     template: jinja2.Template
     columns: frozenset[str]
     picks: frozenset[str]
     counts: frozenset[str]
+    draws: bool
+    loops: bool
 
     def render(self, row: Mapping[str, Any], seed: str) -> str:
-        """The text for a row, with marks. `seed` decides what the filters `choice` and `random` pick.
+        """The texts for a row, with marks, and with APART between them. `seed` decides what the filters `choice` and
+        `random` pick.
 
         Raises TemplateDrop if the row has nothing at a place that may be empty, UsageError (its `field` set) if it
         lacks a column, UsageError without field if the template itself is at fault.
         """
+        names: dict[str, Any] = {**_ENVIRONMENT.globals, "row": row, **row}
+        if self.draws:
+            names["_random"] = random.Random(seed)
+        if self.loops:
+            names[STEPS] = [LARGEST]
         try:
-            return self.template.render({"row": row, **row, "_random": random.Random(seed)})
+            return Bounded.concat(self.template.root_render_func(Context(_ENVIRONMENT, names, None, {})))
         except (TemplateDrop, UsageError):
             raise
         except LabelError as error:
@@ -108,8 +116,9 @@ class Code:
             raise _explain(error, row) from error
         except (jinja2.TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError) as error:
             raise TemplateDrop("the template fails on the row", f"{type(error).__name__}: {error}") from error
-        except (RecursionError, MemoryError) as error:
-            raise UsageError(f"the template never ends: {type(error).__name__}", "mend the template") from error
+        except (Endless, RecursionError, MemoryError) as error:
+            problem = str(error) if isinstance(error, Endless) else type(error).__name__
+            raise UsageError(f"the template never ends: {problem}", "mend the template") from error
 
 
 def protect(value: Any) -> Any:
@@ -125,50 +134,73 @@ def protect(value: Any) -> Any:
     return value
 
 
+def protected(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row whose values are protected; texts that need nothing are passed on as they are."""
+    safe: dict[str, Any] = {}
+    for key, value in row.items():
+        if value.__class__ is str and value.isascii() and BAR not in value:
+            safe[key] = value
+        else:
+            safe[str(key)] = protect(value)
+    return safe
+
+
 def plain(text: str) -> str:
     """A rendered text without marks."""
-    return text.replace(OPEN, "").replace(CLOSE, "").replace(BAR_IN_DATA, BAR)
+    if text.isascii():
+        return text
+    return text.replace(OPEN, "").replace(CLOSE, "").replace(BAR_IN_DATA[0], BAR[0])
 
 
 def pieces(text: str) -> tuple[Part, ...]:
     """A rendered text, stripped, as parts: slot `input` for what came from columns, else `instruction`."""
-    found: list[Part] = []
+    found: list[tuple[str, Slot]] = []
     depth = 0
-    for piece in re.split(f"([{OPEN}{CLOSE}])", text):
+    for piece in MARKS.split(text):
         if piece in (OPEN, CLOSE):
             depth = max(0, depth + (1 if piece == OPEN else -1))
         elif piece:
-            slot = "input" if depth else "instruction"
-            if found and (found[-1].slot == slot or not piece.strip()):
-                found[-1] = Part(found[-1].value + piece, found[-1].slot)
+            slot: Slot = "input" if depth else "instruction"
+            if not found:
+                piece = piece.lstrip()
+                if piece:
+                    found.append((piece, slot))
+            elif found[-1][1] == slot or piece.isspace():
+                found[-1] = (found[-1][0] + piece, found[-1][1])
             else:
-                found.append(Part(piece, "input" if depth else "instruction"))
-    while found and not found[0].value.strip():
-        found.pop(0)
-    while found and not found[-1].value.strip():
-        found.pop()
-    if found:
-        found[0] = Part(found[0].value.lstrip(), found[0].slot)
-        found[-1] = Part(found[-1].value.rstrip(), found[-1].slot)
-    return tuple(Part(part.value.replace(BAR_IN_DATA, BAR), part.slot) for part in found)
+                found.append((piece, slot))
+    if not found:
+        return ()
+    found[-1] = (found[-1][0].rstrip(), found[-1][1])
+    if BAR_IN_DATA[0] in text:
+        found = [(piece.replace(BAR_IN_DATA[0], BAR[0]), slot) for piece, slot in found]
+    return tuple([Part(piece, slot) for piece, slot in found])
 
 
 @lru_cache(maxsize=8192)
-def compiled(text: str, cut: bool, own_choices: bool) -> Code:
-    """Compile a Jinja text. cut: printed values end at 2,048 characters, as in promptsource. own_choices: the
+def compiled(texts: tuple[str, ...], cut: bool, own_choices: bool) -> Code:
+    """Compile Jinja texts. cut: printed values end at 2,048 characters, as in promptsource. own_choices: the
     answer choices are the row's own, so printing them prints a column. Raises UsageError for a syntax error."""
-    try:
-        tree = _ENVIRONMENT.parse(text)
-    except jinja2.TemplateSyntaxError as error:
-        problem = f"not valid Jinja (line {error.lineno}): {error.message}"
-        raise UsageError(problem, "mend the template, or leave it out of the source's `use`") from error
+    body: list[nodes.Node] = []
+    for place, text in enumerate(texts):
+        if place:
+            body.append(nodes.Output([nodes.TemplateData(APART)], lineno=1))
+        try:
+            body += _ENVIRONMENT.parse(text).body
+        except jinja2.TemplateSyntaxError as error:
+            problem = f"not valid Jinja (line {error.lineno}): {error.message}"
+            raise UsageError(problem, "mend the template, or leave it out of the source's `use`") from error
+    tree = nodes.Template(body, lineno=1)
+    tree.set_environment(_ENVIRONMENT)
     columns = meta.find_undeclared_variables(tree) - {"answer_choices"}
     tainted = _tainted(tree, columns | ({"answer_choices"} if own_choices else set()))
     picks, counts = _label_uses(tree, columns, own_choices)
+    draws = any(use.name in ("choice", "random") for use in tree.find_all(nodes.Filter))
     _mark(tree, tainted, cut)
-    code = _ENVIRONMENT.compile(tree)
-    template = jinja2.Template.from_code(_ENVIRONMENT, code, _ENVIRONMENT.globals)
-    return Code(text, template, frozenset(columns - {"row"}), frozenset(picks), frozenset(counts))
+    loops = count_steps(tree)
+    tree.set_environment(_ENVIRONMENT)
+    template = jinja2.Template.from_code(_ENVIRONMENT, _ENVIRONMENT.compile(tree), _ENVIRONMENT.globals)
+    return Code(template, frozenset(columns - {"row"}), frozenset(picks), frozenset(counts), draws, loops)
 
 
 def _mark(node: nodes.Node, tainted: set[str], cut: bool) -> None:
@@ -259,6 +291,8 @@ def _explain(error: _Missing, row: Mapping[str, Any]) -> Exception:
 
 
 def _cut(value: Any) -> str:
+    if value.__class__ is str and len(value) <= LONGEST:
+        return str(value)
     return do_truncate(_ENVIRONMENT, str(value), LONGEST)
 
 
@@ -278,27 +312,12 @@ def _most_frequent(items: Sequence[Any]) -> list[Any] | None:
     return [item for item, count in counts if count == counts[0][1]] if counts else None
 
 
-class _Bounded(ImmutableSandboxedEnvironment):
-    """The sandbox, and no product that fills the memory: the operating system kills before Python can say no."""
-
-    intercepted_binops = frozenset({"*", "**"})
-
-    def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
-        sizes = [len(side) for side in (left, right) if isinstance(side, (str, list, tuple))]
-        times = [side for side in (left, right) if isinstance(side, int)]
-        if operator == "*" and sizes and times and sizes[0] * times[0] > LARGEST:
-            raise SecurityError(f"a text or list repeated to more than {LARGEST:,} items")
-        if operator == "**" and isinstance(right, (int, float)) and abs(right) > 1000:
-            raise SecurityError("a power above 1,000")
-        return super().call_binop(context, operator, left, right)
-
-
-def _environment() -> ImmutableSandboxedEnvironment:
-    environment = _Bounded(undefined=_Undefined)
+def _environment() -> Bounded:
+    environment = Bounded(undefined=_Undefined)
     for name in ("lipsum", "cycler", "joiner"):
         environment.globals.pop(name)
     environment.globals["zip"] = zip
-    environment.filters |= {"choice": _choice, "random": _choice, "most_frequent": _most_frequent}
+    environment.filters |= {"choice": _choice, "random": _choice, "most_frequent": _most_frequent, "entities": entities}
     environment.filters |= {"_cut": _cut, "_column": _column}
     return environment
 

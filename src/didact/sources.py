@@ -6,6 +6,7 @@ labels are turned from numbers into names, and then it is renamed.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,13 +14,14 @@ from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from didact import files, formats
+from didact import files, formats, layouts
 from didact.errors import UsageError, missing_extra
 from didact.instance import Drop, Origin
 from didact.labels import LabelConfig, bind, check_columns, columns_after
-from didact.template import Template, TemplateDrop, choose, expand, load_templates, template_file
+from didact.template import Template, TemplateDrop, choose, expand, template_file
+from didact.template_set import TemplateSet, load_set
 
 Records = Callable[[files.Fault], Iterator[files.Record]]
 T = TypeVar("T")
@@ -41,7 +43,7 @@ class Task:
 
     rows: gives the rows anew at each call. group: columns whose equal values keep rows on one side of the split.
     mapping: how rows without templates are read. references: rows of one group are right answers to one question.
-    on_error: what a row's fault leads to.
+    on_error: what a row's fault leads to. level: at which level the source itself holds the whole task out.
     """
 
     name: str
@@ -53,6 +55,7 @@ class Task:
     mapping: formats.Mapping | None = None
     references: bool = False
     on_error: Literal["stop", "drop"] = "stop"
+    level: str = ""
 
 
 Name = Annotated[str, Field(description="name of the task; the file's name unless given")]
@@ -63,7 +66,9 @@ Templates = Annotated[
     Field(description="template file (didact's or promptsource's YAML), or the name of a set that comes with didact"),
 ]
 Use = Annotated[list[str], Field(description='globs of template names to use, "!name" to leave out; all unless given')]
-Rename = Annotated[dict[str, str], Field(description="column: the name by which templates know it")]
+Rename = Annotated[
+    dict[str, str], Field(description="column: the name by which templates know it; inside a column: answer.text.0")
+]
 Where = Annotated[
     dict[str, Any], Field(description="column: value or list of values; only such rows are read, e.g. split: train")
 ]
@@ -84,24 +89,37 @@ OnError = Annotated[
     Literal["stop", "drop"], Field(description="what a faulty row leads to: stop, or drop it and count the reason")
 ]
 Format = Annotated[
-    Literal["auto", "alpaca", "sharegpt", "messages", "prompt-completion", "self-instruct"],
+    Literal["auto"] | formats.Name,
     Field(description="how rows without templates are written; recognised unless given"),
 ]
 
 
 class FileSource(BaseModel):
-    """Rows of a file: jsonl, json, csv, tsv, parquet or bare lines, plain, .gz or .zst."""
+    """Rows of a file: jsonl, json, csv, tsv, parquet, CoNLL, SQuAD or bare lines, plain, .gz or .zst."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     type: Literal["file"] = Field("file", description="a file")
     path: str = Field(description="the file, relative to the recipe; ${NAME} and ${NAME:-default} are filled in")
     layout: files.Layout = Field(
-        "auto", description="how the file is written, if its name does not tell; lines: column text"
+        "auto",
+        description="how the file is written, if its name does not tell; lines: column text; object: one row to unroll",
     )
     encoding: str = Field("utf-8", description="text encoding of the file")
-    columns: list[str] = Field([], description="column names of a csv or tsv file without a header")
+    columns: list[str] = Field(
+        [], description="column names of a csv or tsv file without a header, of CoNLL fields, of arrays in splits"
+    )
     quoted: bool | None = Field(None, description="whether double quotes enclose fields (csv: yes, tsv: no)")
+    pattern: str = Field(
+        "", description="regular expression for bare lines; its named groups, (?P<label>...), become the columns"
+    )
+    beside: dict[str, str] = Field(
+        {}, description="column: another file, each of whose lines belongs to one row: labels or translations"
+    )
+    unroll: dict[str, str] = Field(
+        {},
+        description="column: where a list lies in the row (passage.questions); each item makes a row with that column",
+    )
     task: Name = ""
     cluster: Cluster = ""
     licence: Licence = ""
@@ -124,6 +142,17 @@ class FileSource(BaseModel):
         except LookupError as error:
             raise ValueError(f'no text encoding is called "{encoding}"') from error
         return encoding
+
+    @field_validator("pattern")
+    @classmethod
+    def _with_groups(cls, pattern: str) -> str:
+        try:
+            groups = re.compile(pattern).groupindex
+        except re.error as error:
+            raise ValueError(f"not a regular expression: {error}") from error
+        if pattern and not groups:
+            raise ValueError("it names no column: write (?P<text>.*) for one")
+        return pattern
 
     @model_validator(mode="after")
     def _references_need_group(self) -> FileSource:
@@ -171,11 +200,35 @@ class StarterSource(BaseModel):
     seed: int = Field(0, ge=0, description="seed of the rows")
 
 
-Source = Annotated[FileSource | HubSource | StarterSource, Field(discriminator="type")]
+class SuperNISource(BaseModel):
+    """A folder of task files of Super-NaturalInstructions (Wang et al. 2022); each is a task."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    type: Literal["super-ni"] = Field("super-ni", description="task files of Super-NaturalInstructions")
+    path: str = Field(description="the folder of task files, or one file, relative to the recipe")
+    use: list[str] = Field([], description='globs of task names to use, "!name" to leave out; all unless given')
+    encoding: formats.Encoding = Field(
+        "positive",
+        description="what is shown: definition; examples (two, without definition); positive (definition and two "
+        "examples); negative (and two that are wrong); explanations (positive ones explained); mixed (drawn for each)",
+    )
+    max_length: int = Field(
+        1024, ge=1, description="examples are added only while the prompt has at most about so many tokens"
+    )
+    instances_per_task: int | None = Field(None, ge=1, description="at most this many instances of each task")
+    split: Literal["none", "official"] = Field(
+        "none", description="official: English tasks, the twelve test categories held out, none that shares a source"
+    )
+    seed: int = Field(0, ge=0, description="decides which instances and outputs are drawn, and mixed encodings")
+    on_error: OnError = "stop"
+
+
+Source = Annotated[FileSource | HubSource | StarterSource | SuperNISource, Field(discriminator="type")]
 
 
 def open_source(
-    config: FileSource | HubSource | StarterSource, folder: Path, drop: Callable[[Drop], None]
+    config: FileSource | HubSource | StarterSource | SuperNISource, folder: Path, drop: Callable[[Drop], None]
 ) -> list[Task]:
     """The tasks of a source; its first row is looked at, so that a wrong setting is told at once.
 
@@ -186,19 +239,20 @@ def open_source(
 
         made: list[Task] = starter.tasks(config.rows_per_task, config.seed, only=config.only)
         return made
+    if isinstance(config, SuperNISource):
+        from didact.superni import open_tasks
+
+        return open_tasks(config, folder, drop)
     if isinstance(config, FileSource):
         path = folder / expand(config.path)
         name, source = config.task or path.name.split(".")[0], expand(config.path)
 
-        def read(fault: files.Fault) -> Iterator[files.Record]:
-            return files.records(path, fault, config.layout, config.encoding, config.columns, config.quoted)
-
-        return [_task(config, name, source, path, folder, read, drop, config.labels)]
+        return [_task(config, name, source, path, folder, _reader(config, path, folder), drop, config.labels)]
     dataset = _load(config, folder)
     declared = {
-        column: LabelConfig(names=list(feature.names))
+        column: LabelConfig(names=list(names))
         for column, feature in (getattr(dataset, "features", None) or {}).items()
-        if getattr(feature, "names", None)
+        if (names := getattr(getattr(feature, "feature", feature), "names", None))  # a label, or a list of labels
     }
     source = ":".join(part for part in (config.name, config.subset, config.split) if part)
     name = config.task or config.name.rsplit("/", 1)[-1]
@@ -207,6 +261,60 @@ def open_source(
         return ((number, dict(row)) for number, row in enumerate(dataset, 1))
 
     return [_task(config, name, source, Path(source), folder, numbered, drop, {**declared, **config.labels})]
+
+
+def _reader(config: FileSource, path: Path, folder: Path) -> Records:
+    """What gives the rows of a file source anew at each call, put together from all the files it names."""
+
+    def lines(other: Path) -> Callable[[], Iterator[files.Record]]:
+        return lambda: files.records(other, _raise, "lines", config.encoding)
+
+    others = {column: (folder / expand(name), lines(folder / expand(name))) for column, name in config.beside.items()}
+
+    def read(fault: files.Fault) -> Iterator[files.Record]:
+        if others:  # a line left out would shift all that follow
+            fault = _raise
+        rows = files.records(path, fault, config.layout, config.encoding, config.columns, config.quoted)
+        if config.pattern:
+            rows = layouts.matched(rows, re.compile(config.pattern), path, fault)
+        if others:
+            rows = layouts.beside(rows, path, others)
+        if config.unroll:
+            rows = layouts.unrolled(rows, config.unroll, path, fault)
+        return rows
+
+    return read
+
+
+def _suggested(
+    config: FileSource | HubSource,
+    found: TemplateSet,
+    row: Mapping[str, Any],
+    labels: Mapping[str, LabelConfig],
+    file: Path,
+) -> tuple[FileSource | HubSource, dict[str, LabelConfig]]:
+    """The source's settings and labels, filled up with what its template set suggests for columns like its own."""
+    rename = dict(config.rename)
+    for old, new in found.rename.items():
+        if new not in row and new not in rename.values() and old not in rename and layouts.reach(row, old) is not None:
+            rename[old] = new
+    names = {rename.get(column, column) for column in row} | set(rename.values())
+    named = dict(labels)
+    for column, told in found.labels.items():
+        old = next((old for old, new in rename.items() if new == column), column)
+        if column in row and column not in rename:
+            old = column
+        if old not in named and (old in row or old in rename):
+            try:
+                named[old] = LabelConfig.model_validate(told)
+            except ValidationError as error:
+                raise UsageError(
+                    error.errors()[0]["msg"], "mend the set", file=file, field=f"labels.{column}"
+                ) from error
+    group = [next((old for old, new in rename.items() if new == column), column) for column in found.group]
+    fits = bool(group) and not config.group and set(found.group) <= names
+    told = {"rename": rename} | ({"group": group, "references": config.references or found.references} if fits else {})
+    return config.model_copy(update=told), named
 
 
 def _task(
@@ -219,30 +327,42 @@ def _task(
     drop: Callable[[Drop], None],
     labels: Mapping[str, LabelConfig],
 ) -> Task:
-    origin = Origin(source, 0, task=name, cluster=config.cluster or name, licence=config.licence)
+    on_error = config.on_error
+    file = template_file(config.templates, folder) if config.templates else Path()
+    found = load_set(file) if config.templates else TemplateSet(())
+    origin = Origin(source, 0, task=name, cluster=config.cluster or found.cluster or name, licence=config.licence)
 
     def fault(reason: str, error: UsageError) -> None:
         error = error.at(file=path)
-        if config.on_error == "stop":
+        if on_error == "stop":
             raise error
         drop(Drop(reason, str(error), replace(origin, row=error.line or 0)))
+
+    look = fault if on_error == "stop" else _ignore
+    raw = next(read(look), (0, {}))[1]
+    config, labels = _suggested(config, found, raw, labels, file)
+    places = [*config.rename, *config.where, *config.group, *labels]
+    if any("." in place for place in places):
+        unreached = read
+
+        def read(fault: files.Fault) -> Iterator[files.Record]:
+            return layouts.reached(unreached(fault), places)
 
     def rows() -> Iterator[Row]:
         return islice(_rows(config, source, read, fault, labels), config.limit)
 
-    look = fault if config.on_error == "stop" else _ignore
     first = _peek(config, path, read, look)
-    for setting, columns in (("rename", config.rename), ("labels", config.labels), ("group", config.group)):
+    for setting, columns in (("rename", config.rename), ("labels", labels), ("group", config.group)):
         try:
             check_columns(list(columns), first[1], setting)
         except UsageError as error:
             raise error.at(file=path, line=first[0]) from error
     group = tuple(config.rename.get(column, column) for column in config.group)
-    task = Task(name, origin.cluster, config.licence, rows, (), group, None, config.references, config.on_error)
+    task = Task(name, origin.cluster, config.licence, rows, (), group, None, config.references, on_error)
     if config.templates:
-        found = choose(load_templates(template_file(config.templates, folder)), config.use, config.templates)
+        chosen = choose(found.templates, config.use, config.templates)
         renamed = columns_after(labels, config.rename)
-        bound = tuple(bind(template, renamed) for template in found)
+        bound = tuple(bind(template, renamed) for template in chosen)
         _try(bound, next(_rows(config, source, read, look, labels), None), path)
         return replace(task, templates=bound)
     looked_at = [row.data for row in islice(_rows(config, source, read, look, labels), LOOKED_AT)]
@@ -308,7 +428,11 @@ def _prepared(
 ) -> dict[str, Any]:
     for column, label in labels.items():
         check_columns([column], data, "labels")
-        data[column] = label.name_of(data[column], column)
+        value = data[column]
+        if isinstance(value, list):
+            data[column] = [label.name_of(item, column) for item in value]
+        else:
+            data[column] = label.name_of(value, column)
     if data.get("_split", "train") not in ("train", "heldout"):
         raise UsageError(f"{data['_split']!r} is no side of the split", "write train or heldout", field="_split")
     if not config.rename:

@@ -1,7 +1,7 @@
-"""Templates over the columns of a row: didact's own YAML, and promptsource's as it is.
+"""Templates over the columns of a row: didact's own, and promptsource's as they are.
 
-Own YAML (`dataset`, `templates`: a list) writes a template as `instruction` and `input`, or as one `prompt`, with an
-`answer`; promptsource's (`templates`: a mapping of ids) writes one Jinja text whose halves are apart by `|||`.
+didact's write a template as `instruction` and `input`, or as one `prompt`, with an `answer`; promptsource's write one
+Jinja text whose halves are apart by `|||`. How they lie in files, `template_set` knows.
 """
 
 from __future__ import annotations
@@ -16,15 +16,11 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
 from didact.errors import UsageError, nearest
 from didact.instance import Part, digest
-from didact.sandbox import BAR, Choices, Code, TemplateDrop, compiled, pieces, plain, protect
+from didact.sandbox import APART, BAR, CLOSE, OPEN, Choices, Code, TemplateDrop, compiled, pieces, plain, protected
 
-__all__ = ["Rendered", "Template", "TemplateDrop", "choose", "expand", "load_templates", "matches", "template_file"]
-
-KEYS = {"name", "prompt", "instruction", "input", "answer", "answer_choices", "labels", "metadata"}
+__all__ = ["Rendered", "Template", "TemplateDrop", "choose", "expand", "matches", "template_file"]
 
 
 @dataclass(frozen=True)
@@ -43,7 +39,8 @@ class Template:
     prompt: the question; in promptsource's templates the answer too, after `|||`. instruction and input: instead of
     prompt, when what is asked and what it is asked about are apart. answer_choices: a Jinja text of choices apart by
     `|||`, callable inside the template. labels: column -> name of the label in the row -> what the template sees in
-    its place (a word, or the position of its choice). Columns whose name is no identifier: `{{ row["my-column"] }}`.
+    its place (a word, or the position of its choice). inverted: it is turned around, asks for what the dataset gives,
+    such as a review from its label. Columns whose name is no identifier: `{{ row["my-column"] }}`.
     """
 
     name: str
@@ -55,6 +52,7 @@ class Template:
     labels: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     metadata: Mapping[str, str] = field(default_factory=dict)
     source: Literal["didact", "promptsource"] = "didact"
+    inverted: bool = False
     file: str = ""
 
     def render(self, row: Mapping[str, Any]) -> Rendered:
@@ -78,39 +76,32 @@ class Template:
                 "call it otherwise: rename: {answer_choices: options}",
                 field="answer_choices",
             )
-        safe = {str(key): protect(value) for key, value in row.items()}
+        safe = protected(row)
         for column, meanings in self.labels.items():
             if column in safe:
                 safe[column] = self._meaning(column, meanings, safe[column])
         seed = digest([self.name, {key: str(value) for key, value in safe.items()}]) if self._draws else ""
-        choices = self._choices(safe, seed)
-        if choices is not None:
-            safe["answer_choices"] = choices
+        offered = self._offered(safe, seed)
+        if offered is not None:
+            safe["answer_choices"] = Choices(offered)
+        text = self._code.render(safe, seed)
         if self.source == "promptsource":
-            halves = self._code("prompt").render(safe, seed).split(BAR)
+            halves = text.split(BAR)
             if len(halves) != 2:
                 raise TemplateDrop("the template gives no question and answer for the row", f"{len(halves)} parts")
             parts, answer = pieces(halves[0]), plain(halves[1]).strip()
         else:
-            parts, answer = self._own_parts(safe, seed), plain(self._code("answer").render(safe, seed)).strip()
+            *asked, last = text.split(APART)
+            parts, answer = _asked(asked), plain(last).strip()
         if not parts:
             raise TemplateDrop("the prompt is empty")
         if not answer:
             raise TemplateDrop("the answer is empty")
-        offered = tuple(map(plain, choices or ()))
+        if not offered:
+            return Rendered(parts, answer)
+        choices = offered if offered is self.fixed_choices else tuple(map(plain, offered))
         # Choices may be there for the prompt's sake, as in "write a {{answer_choices[label]}} review".
-        closed = answer in offered or "accuracy" in self.metadata.get("metrics", "").lower()
-        return Rendered(parts, answer, offered if closed else ())
-
-    def _own_parts(self, row: Mapping[str, Any], seed: str) -> tuple[Part, ...]:
-        if self.prompt:
-            return pieces(self._code("prompt").render(row, seed))
-        asked = pieces(self._code("instruction").render(row, seed))
-        given = plain(self._code("input").render(row, seed)).strip()
-        if not asked or not given:
-            return asked or ((Part(given, "input"),) if given else ())
-        gap = Part(asked[-1].value + "\n", asked[-1].slot)
-        return (*asked[:-1], gap, Part(given, "input"))
+        return Rendered(parts, answer, choices if answer in choices or self._closed else ())
 
     def _meaning(self, column: str, meanings: Mapping[str, Any], value: Any) -> Any:
         if str(value) not in meanings:
@@ -122,13 +113,14 @@ class Template:
             )
         return meanings[str(value)]
 
-    def _choices(self, row: Mapping[str, Any], seed: str) -> Choices | None:
+    def _offered(self, row: Mapping[str, Any], seed: str) -> tuple[str, ...] | None:
+        """The answer choices, protected as columns are; None if the template has none."""
         if self.answer_choices is None:
             return None
         if self.fixed_choices:
-            return Choices(self.fixed_choices)
-        text = self._code("answer_choices").render(row, seed).replace("\udc02", "").replace("\udc03", "")
-        return Choices(choice.strip() for choice in text.split(BAR))
+            return self.fixed_choices
+        text = self._choices_code.render(row, seed).replace(OPEN, "").replace(CLOSE, "")
+        return tuple(choice.strip() for choice in text.split(BAR))
 
     @cached_property
     def fixed_choices(self) -> tuple[str, ...]:
@@ -139,20 +131,29 @@ class Template:
 
     @cached_property
     def _draws(self) -> bool:
-        return any(re.search(r"\|\s*(choice|random)\b", text or "") for text in self._texts().values())
+        return self._code.draws or self._choices_code.draws
 
-    def _texts(self) -> dict[str, str | None]:
-        names = ("prompt", "answer", "instruction", "input", "answer_choices")
-        return {name: getattr(self, name) for name in names}
+    @cached_property
+    def _closed(self) -> bool:
+        return "accuracy" in self.metadata.get("metrics", "").lower()
 
-    def _code(self, part: str) -> Code:
+    @cached_property
+    def _code(self) -> Code:
         own_choices = self.answer_choices is not None and not self.fixed_choices
-        return compiled(getattr(self, part) or "", self.source == "promptsource", own_choices)
+        if self.source == "promptsource":
+            return compiled((self.prompt,), True, own_choices)
+        asked = (self.prompt,) if self.prompt else (self.instruction, self.input)
+        return compiled((*asked, self.answer), False, own_choices)
+
+    @cached_property
+    def _choices_code(self) -> Code:
+        text = "" if self.fixed_choices else self.answer_choices or ""
+        return compiled((text,), self.source == "promptsource", bool(text))
 
     def codes(self) -> tuple[Code, ...]:
         """Its compiled texts; raises UsageError naming the template if one is not valid Jinja."""
         try:
-            return tuple(self._code(part) for part, text in self._texts().items() if text)
+            return self._code, self._choices_code
         except UsageError as error:
             raise UsageError(f'template "{self.name}": {error.problem}', error.fix, file=self.file or None) from error
 
@@ -161,42 +162,16 @@ class Template:
         return replace(self, labels={**self.labels, **labels})
 
 
-class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-    """SafeLoader that knows promptsource's two tags, as plain mappings."""
-
-
-for _tag in ("!Template", "!TemplateMetadata"):
-    _Loader.add_constructor(_tag, lambda loader, node: loader.construct_mapping(node, deep=True))
-
-
-def load_templates(path: Path) -> list[Template]:
-    """The templates in a YAML file, or in `templates.yaml` of a folder; which of the two kinds, the content says.
-
-    Raises UsageError naming file, template and field.
-    """
-    path = path / "templates.yaml" if path.is_dir() else path
-    try:
-        data = _Loader(path.read_bytes()).get_single_data()
-    except FileNotFoundError as error:
-        raise UsageError("no such template file", "check the path in `templates`", file=path) from error
-    except OSError as error:
-        raise UsageError(f"cannot be read: {error.strerror}", "check the path in `templates`", file=path) from error
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else None
-        raise UsageError(f"not YAML: {error.problem}", "mend this line", file=path, line=line) from error
-    except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
-        raise UsageError(f"not YAML: {str(error).splitlines()[0]}", "mend the file", file=path) from error
-    templates = data.get("templates") if isinstance(data, dict) else None
-    if not isinstance(templates, (dict, list)) or not templates:
-        raise UsageError('no "templates" in it', "a template file lists its templates under that key", file=path)
-    read = _promptsource if isinstance(templates, dict) else _own
-    items = templates.values() if isinstance(templates, dict) else templates
-    found = [read(item, number, path) for number, item in enumerate(items, 1)]
-    names = [template.name for template in found]
-    for name in names:
-        if names.count(name) > 1 and read is _own:
-            raise UsageError(f'two templates are called "{name}"', "rename one", file=path, field="name")
-    return found
+def _asked(texts: Sequence[str]) -> tuple[Part, ...]:
+    """The parts of a prompt, or of an instruction and its input, which begins a line of its own."""
+    parts = pieces(texts[0])
+    given = plain(texts[1]).strip() if len(texts) > 1 else ""
+    if not given:
+        return parts
+    if not parts:
+        return (Part(given, "input"),)
+    gap = Part(parts[-1].value + "\n", parts[-1].slot)
+    return (*parts[:-1], gap, Part(given, "input"))
 
 
 def choose(templates: Sequence[Template], use: Sequence[str], file: str) -> list[Template]:
@@ -241,47 +216,3 @@ def expand(text: str) -> str:
         return found
 
     return re.sub(r"\$\{(\w+)(?::-([^}]*))?\}", value, text)
-
-
-def _promptsource(item: Any, number: int, path: Path) -> Template:
-    where = str(item.get("name", number)) if isinstance(item, dict) else str(number)
-    if not isinstance(item, dict) or not isinstance(item.get("jinja"), str):
-        raise UsageError(f'template {where} has no "jinja"', "it is not a promptsource template", file=path)
-    choices = item.get("answer_choices")
-    if choices is not None and not isinstance(choices, str):
-        raise UsageError(f"template {where}: answer_choices is no text", "write choices apart by |||", file=path)
-    metadata = item.get("metadata") or {}
-    told = {
-        key: ", ".join(map(str, v)) if isinstance(v, list) else str(v) for key, v in metadata.items() if v is not None
-    }
-    return Template(where, item["jinja"], "", choices or None, metadata=told, source="promptsource", file=str(path))
-
-
-def _own(item: Any, number: int, path: Path) -> Template:
-    if not isinstance(item, dict) or not isinstance(item.get("name"), str):
-        raise UsageError(f'template {number} has no "name"', "give each template a name", file=path, field="name")
-    name = item["name"]
-    for key in item:
-        if key not in KEYS:
-            raise UsageError(
-                f'template "{name}" has an unknown key "{key}"', nearest(str(key), KEYS), file=path, field=str(key)
-            )
-    texts = {key: item.get(key, "") for key in ("prompt", "instruction", "input", "answer")}
-    for key, text in texts.items():
-        if not isinstance(text, str):
-            raise UsageError(f'template "{name}": {key} is no text', "quote it", file=path, field=key)
-    if not texts["answer"] or bool(texts["prompt"]) == bool(texts["instruction"] or texts["input"]):
-        problem = f'template "{name}" needs an answer, and either a prompt or an instruction with an input'
-        raise UsageError(problem, "write instruction, input and answer", file=path)
-    choices = item.get("answer_choices")
-    if isinstance(choices, list) and all(isinstance(choice, str) for choice in choices):
-        choices = f" {BAR} ".join(choices)
-    labels = item.get("labels") or {}
-    words = [word for names in labels.values() if isinstance(names, dict) for pair in names.items() for word in pair]
-    if (choices is not None and not isinstance(choices, str)) or not all(isinstance(word, str) for word in words):
-        problem = f'template "{name}": answer_choices and labels must be texts'
-        raise UsageError(problem, 'YAML reads yes and no as true and false: quote them, "yes"', file=path)
-    if choices is None and len(labels) == 1:
-        choices = f" {BAR} ".join(next(iter(labels.values())).values())
-    metadata = {str(key): str(value) for key, value in (item.get("metadata") or {}).items()}
-    return Template(name, **texts, answer_choices=choices, labels=labels, metadata=metadata, file=str(path))

@@ -16,10 +16,10 @@ from didact.instance import Instance, Message, Origin, Part, Verdict
 LONG = "the quick brown fox jumps over the lazy dog near the old river bank at dawn"
 
 
-def made(instruction: str, given: str = "", answer: str = "yes", **more: Any) -> Instance:
+def made(instruction: str, given: str = "", answer: str = "yes", via: str = "template:t", **more: Any) -> Instance:
     parts = (Part(instruction + "\n", "instruction"), *((Part(given, "input"),) if given else ()))
     messages = (Message("user", parts), Message("assistant", (Part(answer, "answer"),)))
-    return Instance.of(messages, Origin("rows", 1), **more)
+    return Instance.of(messages, Origin("rows", 1, via), **more)
 
 
 def judged(name: str, instances: list[Instance], context: Context = Context(), **settings: Any) -> list[Verdict]:  # noqa: B008

@@ -11,7 +11,16 @@ from typing import Any
 import numpy as np
 
 from didact.audit.interval import Floats
-from didact.audit.score import exact_match, in_form, ranked_credit, right_answers, right_choices, rouge_l, words
+from didact.audit.score import (
+    by_rouge,
+    exact_match,
+    in_form,
+    ranked_credit,
+    right_answers,
+    right_choices,
+    rouge_l,
+    words,
+)
 from didact.audit.subject import Finding, Reply, Speaker
 from didact.instance import Instance
 
@@ -24,8 +33,8 @@ PART_LIMIT = 4000  # characters of a prompt part that are kept in an example
 class Measured:
     """What one speaker made of some instances; arrays with one number per instance, in order.
 
-    score: exact match, or ROUGE-L where the answer is long and free. ranked: credit by ranking the choices, NaN where
-    there are no choices. picked: the choice ranked first, "" where there is none.
+    score: exact match, or ROUGE-L where the answer is long and free or its task is judged so. ranked: credit by ranking
+    the choices, NaN where there are no choices. picked: the choice ranked first, "" where there is none.
     """
 
     replies: Sequence[Reply]
@@ -68,8 +77,8 @@ def measure(speaker: Speaker, instances: Sequence[Instance], stem: bool = False)
 
 
 def is_long(instance: Instance) -> bool:
-    """Is this a free answer too long for exact match? (No choices, and over `LONG_ANSWER` words.)"""
-    return not instance.choices and min(len(words(answer)) for answer in right_answers(instance)) > LONG_ANSWER
+    """Is this scored by ROUGE-L? (Its task says so; else if it has no choices and is over `LONG_ANSWER` words.)"""
+    return by_rouge(instance, LONG_ANSWER)
 
 
 def kind_score(text: str, instance: Instance, stem: bool = False) -> float:

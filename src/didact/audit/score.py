@@ -34,6 +34,17 @@ def fold(choices: Sequence[str]) -> Callable[[str], str]:
     return lambda text: " ".join(text.lower().split())
 
 
+def by_rouge(instance: Instance, longest: int) -> bool:
+    """Is a free answer judged by ROUGE-L rather than exact match? The tag `metric` says so; else its length in words.
+
+    Super-NaturalInstructions sets the tag by category (Wang et al. 2022).
+    """
+    named = instance.tags.get("metric")
+    if named in ("rouge_l", "exact_match"):
+        return named == "rouge_l"
+    return not instance.choices and min(len(words(answer)) for answer in right_answers(instance)) > longest
+
+
 def right_answers(instance: Instance) -> tuple[str, ...]:
     """The instance's answer and its references, without repeats."""
     return tuple(dict.fromkeys((instance.answer, *instance.references)))

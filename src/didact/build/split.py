@@ -48,6 +48,8 @@ def check(tasks: Sequence[Task], config: BuildConfig) -> None:
 
 def level_of(task: Task, config: BuildConfig) -> str:
     """The level of a task that is held out whole, else empty."""
+    if task.level:
+        return task.level
     if matches(task.cluster, config.heldout_clusters):
         return "heldout_cluster"
     return "heldout_task" if matches(task.name, config.heldout_tasks) else ""
@@ -55,7 +57,8 @@ def level_of(task: Task, config: BuildConfig) -> str:
 
 def left_out(tasks: Sequence[Task], config: BuildConfig) -> dict[str, str]:
     """Tasks that are neither trained on nor tested, and beside which held-out cluster."""
-    held = sorted({task.cluster for task in tasks if level_of(task, config) == "heldout_cluster"})
+    # A source that holds tasks out itself has its own rule for what leaves training with them.
+    held = sorted({task.cluster for task in tasks if not task.level and level_of(task, config) == "heldout_cluster"})
     found: dict[str, str] = {}
     for cluster in held:
         close = _close(cluster, config.leave_out)

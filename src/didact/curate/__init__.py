@@ -14,6 +14,7 @@ from didact.curate.context import Context, HasWeights
 from didact.curate.decontaminate import DecontaminateConfig, decontaminate
 from didact.curate.heuristics import HeuristicsConfig, heuristics
 from didact.curate.length import LengthConfig, length
+from didact.curate.near_duplicates import NearDuplicatesConfig, near_duplicates
 from didact.curate.novelty import NoveltyConfig, novelty
 from didact.instance import Instance, Verdict
 
@@ -23,8 +24,12 @@ STRATEGIES: dict[str, tuple[type[BaseModel], Strategy]] = {
     "decontaminate": (DecontaminateConfig, decontaminate),
     "length": (LengthConfig, length),
     "novelty": (NoveltyConfig, novelty),
+    "near_duplicates": (NearDuplicatesConfig, near_duplicates),
 }
-Curate = Annotated[HeuristicsConfig | DecontaminateConfig | LengthConfig | NoveltyConfig, Field(discriminator="type")]
+Curate = Annotated[
+    HeuristicsConfig | DecontaminateConfig | LengthConfig | NoveltyConfig | NearDuplicatesConfig,
+    Field(discriminator="type"),
+]
 
 __all__ = [
     "STRATEGIES",
@@ -34,6 +39,7 @@ __all__ = [
     "HasWeights",
     "HeuristicsConfig",
     "LengthConfig",
+    "NearDuplicatesConfig",
     "NoveltyConfig",
     "Strategy",
 ]

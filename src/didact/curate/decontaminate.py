@@ -15,7 +15,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from didact.curate.context import Context
-from didact.curate.words import all_words
+from didact.curate.words import all_words, own_texts
 from didact.instance import Instance, Verdict
 
 Gram = tuple[str, ...]
@@ -60,16 +60,8 @@ def _verdict(
     return Verdict(False, reason, sum(gram in grams for gram in own) / len(own), heldout[most].id)
 
 
-def _texts(instance: Instance) -> Iterator[str]:
-    """The texts of an instance that are not a template's: its inputs, or else its whole turns; and its answers."""
-    inputs = [part.value for message in instance.context for part in message.parts if part.slot == "input"]
-    yield from inputs or (message.text for message in instance.context)
-    yield instance.answer
-    yield from instance.references
-
-
 def _grams(instance: Instance, n: int) -> Iterator[Gram]:
-    for text in _texts(instance):
+    for text in own_texts(instance):
         words = all_words(text)
         if len(words) >= n:
             yield from zip(*(words[i:] for i in range(n)), strict=False)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from didact.instance import Instance
+
 # Scripts without blanks between words count by character.
 UNSPACED = "\u3040-\u30ff\u3400-\u9fff\uac00-\ud7a3\u0e00-\u0e7f"
 WORD = re.compile(f"[{UNSPACED}]|[^\\W{UNSPACED}]+")
@@ -18,3 +20,16 @@ def all_words(text: str) -> list[str]:
 def rouge_words(text: str) -> list[str]:
     """The tokens of the package `rouge_score`; a text without Latin letters or digits has none."""
     return LATIN.findall(text.lower())
+
+
+def shares_instruction(instance: Instance) -> bool:
+    """Whether the words that state the task are those of a template, the same in many rows on purpose."""
+    return instance.origin.via.startswith(("template:", "super-ni:"))
+
+
+def own_texts(instance: Instance) -> list[str]:
+    """The texts of an instance that are not a template's: what is asked (of a template's rows the inputs, if it tells
+    them apart), then its answers."""
+    inputs = [part.value for message in instance.context for part in message.parts if part.slot == "input"]
+    asked = inputs if inputs and shares_instruction(instance) else [message.text for message in instance.context]
+    return [*asked, instance.answer, *instance.references]

@@ -1,0 +1,213 @@
+"""Ready-made instructions <-> Instance: a table of formats, each with its columns, its reader and its writer.
+
+Lossless: whatever a row holds besides the texts (tools, ids, names, further columns) is kept verbatim in the tag
+`extra` and written back in the same format. What another format cannot hold can be carried in a column `didact`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Mapping as Dict
+from dataclasses import dataclass, replace
+from itertools import groupby
+from typing import Any, Literal, get_args
+
+from didact.errors import UsageError
+from didact.formats import single, super_ni, turns
+from didact.formats.fields import DROP
+from didact.formats.super_ni import Encoding
+from didact.instance import Instance, Message, Origin, Part
+
+__all__ = ["CARRIED", "COLUMNS", "DROP", "FORMATS", "GROUPS", "READERS", "WRITERS", "Encoding", "Mapping", "Name"]
+__all__ += ["detect", "from_instances", "to_instances", "unwritten"]
+
+Name = Literal[
+    "messages", "sharegpt", "pairs", "tree", "baize", "self-instruct", "super-ni", "alpaca", "prompt-completion", "text"
+]
+FORMATS: tuple[Name, ...] = get_args(Name)
+CARRIED = "didact"  # the column for what a format cannot hold
+Reader = Callable[[Dict[str, Any], Origin], list[Instance]]
+
+
+@dataclass(frozen=True)
+class Mapping:
+    """How the columns of a file become an instance. description: one line that shows it. read: instead of the format's
+    own reader."""
+
+    name: Name
+    description: str
+    read: Reader | None = None
+
+
+# name -> (columns it needs, `|` between alternatives; columns it may have; the mapping in words); looked for in order
+COLUMNS: dict[Name, tuple[tuple[str, ...], tuple[str, ...], str]] = {
+    "messages": (("messages",), ("tools",), "messages[].role, content -> turns"),
+    "sharegpt": (("conversations",), ("system", "tools"), "conversations[].from, value -> turns"),
+    "pairs": (("conversation",), (), "conversation[].human, assistant -> turns"),
+    "tree": (("message_tree_id", "prompt"), (), "prompt, replies[] -> the turns of the best replies"),
+    "self-instruct": (("instruction", "instances"), (), "instruction, instances[].input, output -> one instance each"),
+    "super-ni": (("Definition", "Instances"), (), "Definition, Positive Examples, Instances[] -> one instance each"),
+    "alpaca": (
+        ("instruction", "output|response"),
+        ("input", "context"),
+        "instruction -> instruction, input -> input, {1} -> answer",
+    ),
+    "prompt-completion": (("prompt", "completion|response"), (), "prompt -> instruction, {1} -> answer"),
+    "baize": (("input",), (), "input, apart at [|Human|] and [|AI|] -> turns"),
+    "text": (("text",), (), "text -> an answer without a question"),
+}
+READERS: dict[Name, Reader] = {
+    "messages": turns.read_messages,
+    "sharegpt": turns.read_sharegpt,
+    "pairs": turns.read_pairs,
+    "tree": turns.read_tree,
+    "self-instruct": single.read_self_instruct,
+    "super-ni": super_ni.read_super_ni,
+    "alpaca": single.read_alpaca,
+    "prompt-completion": single.read_pair,
+    "baize": turns.read_baize,
+    "text": single.read_text,
+}
+WRITERS: dict[Name, Callable[[Instance], dict[str, Any]]] = {
+    "messages": turns.write_messages,
+    "sharegpt": turns.write_sharegpt,
+    "pairs": turns.write_pairs,
+    "alpaca": single.write_alpaca,
+    "prompt-completion": single.write_pair,
+    "baize": turns.write_baize,
+    "text": single.write_text,
+}
+# Formats whose row holds several instances: what is equal among them, and the writer.
+GROUPS: dict[Name, tuple[Callable[[Instance], Any], Callable[[Sequence[Instance]], dict[str, Any]]]] = {
+    "self-instruct": (
+        lambda i: (i.origin.source, i.origin.row, single.apart(i)[0]),
+        single.write_self_instruct,
+    ),
+    "super-ni": (lambda i: i.origin.task, super_ni.write_super_ni),
+}
+
+
+def detect(rows: Sequence[Dict[str, Any]], wanted: str = "auto") -> Mapping:
+    """The format of rows, by their columns; UsageError if it is none that is known.
+
+    Bare text is read only if it is asked for: an answer without a question is nothing to tune on.
+    """
+    seen = sorted({column for row in rows for column in row})
+    for name, (needed, optional, words) in COLUMNS.items():
+        if wanted != name and (wanted != "auto" or name == "text"):
+            continue
+        fitting = sum(_fits(name, needed, row) for row in rows)
+        if wanted == name or 2 * fitting > len(rows):
+            names = [next((key for key in key_or.split("|") if key in seen), key_or) for key_or in needed]
+            known = {*names, *optional, CARRIED}
+            others = [column for column in seen if column not in known]
+            beside = f"; kept beside: {', '.join(others)}" if others else ""
+            told = words.replace("{1}", names[-1])
+            return Mapping(name, f"{name}: {told}{beside} ({fitting} of {len(rows)} rows looked at)")
+    raise _unknown(seen)
+
+
+def _fits(name: Name, needed: Sequence[str], row: Dict[str, Any]) -> bool:
+    if name == "baize" and turns.HUMAN not in str(row.get("input")):
+        return False
+    return all(any(key in row for key in key_or.split("|")) for key_or in needed)
+
+
+def _unknown(seen: Sequence[str]) -> UsageError:
+    columns = ", ".join(seen) or "none"
+    if "instruction" in seen or "prompt" in seen:
+        problem = f"the rows ({columns}) hold questions without answers, so there is nothing to learn from them"
+        return UsageError(problem, "have them answered first, or rename the column of the answers: {COLUMN: output}")
+    if seen == ["text"]:
+        problem = "the rows hold bare text, with no question and no answer"
+        return UsageError(problem, "give the source `templates`, or format: text where a strategy completes them")
+    return UsageError(
+        f"the columns ({columns}) are no format of ready-made instructions that is known",
+        "give the source `templates`, or rename columns to instruction, input and output",
+    )
+
+
+def to_instances(mapping: Mapping, row: Dict[str, Any], origin: Origin) -> list[Instance]:
+    """The instances of a row: several for Self-Instruct and Super-NaturalInstructions, else one.
+
+    Raises UsageError with its field for a missing, empty or mistyped field or an unknown role, TemplateDrop for an
+    empty answer.
+    """
+    origin = replace(origin, via=f"format:{mapping.name}")
+    held = row.get(CARRIED)
+    if isinstance(held, dict) and "read" in held:
+        row = {key: value for key, value in row.items() if key != CARRIED}
+    found = (mapping.read or READERS[mapping.name])(row, origin)
+    return [_restored(found[0], held)] if isinstance(held, dict) and "read" in held and len(found) == 1 else found
+
+
+def from_instances(name: Name, instances: Iterable[Instance], carry: bool = False) -> Iterator[dict[str, Any]]:
+    """The rows of instances in a format; raises UsageError for an instance that the format cannot hold.
+
+    carry: what the format has no place for goes into a column `didact`, from which it is read back. The instances of
+    one row of Self-Instruct or Super-NaturalInstructions must follow one another.
+    """
+    if name in GROUPS:
+        key, write = GROUPS[name]
+        for _, group in groupby(instances, key=key):
+            yield write(list(group))
+        return
+    if name not in WRITERS:
+        raise UsageError(f"{name} can be read, but not written", f"choose one of: {', '.join((*WRITERS, *GROUPS))}")
+    for instance in instances:
+        row = WRITERS[name](instance)
+        held = unwritten(name, instance, row) if carry else {}
+        yield {**row, CARRIED: held} if held else row
+
+
+def unwritten(name: Name, instance: Instance, row: Dict[str, Any]) -> dict[str, Any]:
+    """What of an instance its row in a format does not tell; empty if reading the row gives the same instance.
+
+    `read` is the id of the instance that the row alone gives; then, where they differ, format and extra, parts (slots
+    and lengths) or whole messages, references, choices and tags.
+    """
+    (back,) = READERS[name](dict(row), instance.origin)
+    held: dict[str, Any] = {}
+    mine, its = (json.loads(each.tags.get("extra", "{}")) for each in (instance, back))
+    columns = mine.get("columns", {})
+    if mine != its and (columns != its.get("columns", {}) or set(mine) - {"format", "columns"}):
+        held |= {"format": mine.get("format", name), "extra": {k: v for k, v in mine.items() if k != "format"}}
+    if [(m.role, m.text) for m in back.messages] != [(m.role, m.text) for m in instance.messages]:
+        held["messages"] = instance.to_json()["messages"]
+    elif back.messages != instance.messages:
+        held["parts"] = [[[part.slot, len(part.value)] for part in message.parts] for message in instance.messages]
+    for key in ("references", "choices"):
+        if getattr(instance, key):
+            held[key] = list(getattr(instance, key))
+    if tags := {key: value for key, value in instance.tags.items() if key != "extra"}:
+        held["tags"] = tags
+    return {"read": back.id, **held} if held else {}
+
+
+def _restored(instance: Instance, held: Dict[str, Any]) -> Instance:
+    """The instance with what its row carried, unless the row was changed in between."""
+    if held["read"] != instance.id:
+        return instance
+    try:
+        messages = instance.messages
+        if "messages" in held:
+            messages = Instance.from_json({"id": "", "origin": {}, "messages": held["messages"]}).messages
+        elif "parts" in held:
+            messages = tuple(_cut(message, cuts) for message, cuts in zip(messages, held["parts"], strict=True))
+        tags = {**instance.tags, **{str(key): str(value) for key, value in held.get("tags", {}).items()}}
+        if "extra" in held:
+            tags["extra"] = json.dumps({"format": held["format"], **held["extra"]}, ensure_ascii=False)
+        references, choices = (tuple(map(str, held.get(key, ()))) for key in ("references", "choices"))
+    except (KeyError, ValueError, TypeError, AttributeError) as error:
+        problem = f'the column "{CARRIED}" is not as didact writes it'
+        raise UsageError(problem, "leave the column out", field=CARRIED) from error
+    return Instance.of(messages, instance.origin, references, choices, tags)
+
+
+def _cut(message: Message, cuts: Sequence[Any]) -> Message:
+    parts, at = [], 0
+    for slot, length in cuts:
+        parts.append(Part(message.text[at : at + length], slot))
+        at += length
+    return Message(message.role, tuple(parts))

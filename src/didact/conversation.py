@@ -21,6 +21,7 @@ from didact.scaffold import (
     Place,
     Scaffold,
     Shape,
+    between,
     form_at,
     inside,
     interleave,
@@ -39,6 +40,7 @@ PLAIN = "plain"  # the name of the built-in template for models that have none
 DATE = "{%- macro strftime_now(form) -%}{{ '2025-01-01' if '%Y-' in form else '01 Jan 2025' }}{%- endmacro %}"
 NONE = Calling()
 MOST_PLANS = 4096
+NO_THINKING = ("the chat template leaves out the thinking of an answer", "use a template that keeps it")
 CALL = {"function": {"name": "didact_probe", "arguments": {"a": "b"}}, "type": "function", "id": "abcdefghi"}
 
 Trained = Literal["all", "last", "none"]
@@ -218,10 +220,7 @@ class Conversations:
             )
         first = sum(len(literals) - 1 for _, literals in shape[:k])
         if any(n not in whole.shown for n in range(first, first + len(shape[k][1]) - 1)):
-            problem = "the chat template leaves out the thinking of an answer"
-            raise (UsageError if last else RewritesHistory)(
-                problem, "use a template that keeps it, or drop it from the row"
-            )
+            raise (UsageError if last else RewritesHistory)(*NO_THINKING)
         upto = self._scaffold(shape[: k + 1], False, calling)
         tail, calls = upto.pieces[-1], calling.calls(k)
         silent = start[0] == len(upto.shown)  # the turn has no text of its own
@@ -242,6 +241,9 @@ class Conversations:
         if end is None:
             problem = "the chat template rewrites history: a turn ends otherwise when another follows"
             raise RewritesHistory(problem, "let `didact tune` train every answer as its own row")
+        thinks = any(CLOSE in literal for literal in shape[k][1])
+        if thinks and not any(CLOSE in piece for piece in between(whole, start, end)):
+            raise (UsageError if last else RewritesHistory)(*NO_THINKING)
         if calls:
             self._prove_calls(shape[: k + 1], k, upto, calling)
         return start, end

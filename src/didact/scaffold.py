@@ -77,6 +77,14 @@ def inside(part: Scaffold, whole: Scaffold) -> Place | None:
     return (n, len(part.pieces[-1])) if whole.pieces[n].startswith(part.pieces[-1]) else None
 
 
+def between(whole: Scaffold, start: Place, end: Place) -> list[str]:
+    """What a scaffold writes between two places, without the texts."""
+    if start[0] == end[0]:
+        return [whole.pieces[start[0]][start[1] : end[1]]]
+    middle = whole.pieces[start[0] + 1 : end[0]]
+    return [whole.pieces[start[0]][start[1] :], *middle, whole.pieces[end[0]][: end[1]]]
+
+
 def own_end(tail: str, literal: str) -> int:
     """How much of what follows the last text of a turn belongs to the turn itself: blanks, the end of a thought."""
     return next(len(own) for own in (literal, literal.rstrip(), literal.strip(), "") if tail.startswith(own))

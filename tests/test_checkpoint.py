@@ -60,18 +60,21 @@ def test_stopped_after_any_write_the_newest_complete_one_is_found(
     checkpoint.write(place, 1, TENSORS, {})
 
     def snapshot() -> None:
-        copies.append(shutil.copytree(place, tmp_path / f"copy-{len(copies)}"))
+        copies.append(shutil.copytree(place, tmp_path / f"copy-{len(copies)}" / "live"))
 
-    fsync, rename = os.fsync, Path.rename
+    fsync, rename, write, remove = os.fsync, Path.rename, Path.write_text, shutil.rmtree
     monkeypatch.setattr(os, "fsync", lambda handle: (fsync(handle), snapshot())[0])
     monkeypatch.setattr(Path, "rename", lambda self, to: (snapshot(), rename(self, to), snapshot())[1])
+    monkeypatch.setattr(Path, "write_text", lambda self, *a, **k: (write(self, *a, **k), snapshot())[0])
+    monkeypatch.setattr(shutil, "rmtree", lambda *a, **k: (snapshot(), remove(*a, **k))[1])
     checkpoint.write(place, 2, TENSORS, {})
+    checkpoint.write(place, 3, TENSORS, {})  # drops the first
     monkeypatch.undo()
-    assert len(copies) >= 8
+    assert len(copies) >= 20
     steps = [found.step for copy in copies if (found := checkpoint.latest(copy)) is not None]
     assert len(steps) == len(copies)
     assert steps == sorted(steps)
-    assert {1, 2} == set(steps)
+    assert {1, 2, 3} == set(steps)
 
 
 def test_the_manifest_comes_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -105,3 +108,35 @@ def test_disk_that_fills_up_during_the_save(tmp_path: Path, monkeypatch: pytest.
         checkpoint.write(tmp_path, 2, TENSORS, {})
     monkeypatch.undo()
     assert [path.name for path in tmp_path.iterdir()] == ["step-00000001"]
+
+
+@pytest.mark.parametrize("start", range(0, 200, 50))
+def test_one_flipped_bit_anywhere_is_seen_and_the_one_before_used(tmp_path: Path, start: int) -> None:
+    """At 200 places, spread over all files of the newest checkpoint."""
+    folder = tmp_path / "run"
+    checkpoint.write(folder, 1, TENSORS, {"loss": 1.0})
+    newest = checkpoint.write(folder, 2, TENSORS, {"loss": 2.0})
+    files = sorted(newest.iterdir())
+    sizes = [path.stat().st_size for path in files]
+    for number in range(start, start + 50):
+        place = number * (sum(sizes) - 1) // 199
+        k = next(i for i in range(len(files)) if place < sum(sizes[: i + 1]))
+        at, data = place - sum(sizes[:k]), files[k].read_bytes()
+        files[k].write_bytes(data[:at] + bytes([data[at] ^ (1 << number % 8)]) + data[at + 1 :])
+        found = checkpoint.latest(folder)
+        assert found is not None
+        assert (found.step, found.state["loss"]) == (1, 1.0), (files[k].name, at)
+        assert str(newest) in found.skipped[0]
+        files[k].write_bytes(data)
+    assert (whole := checkpoint.latest(folder)) is not None
+    assert whole.step == 2
+
+
+def test_a_checkpoint_of_another_run_or_step_is_refused_by_name(tmp_path: Path) -> None:
+    theirs = checkpoint.write(tmp_path / "theirs", 9, TENSORS, {})
+    checkpoint.write(tmp_path / "mine", 1, TENSORS, {})
+    shutil.copytree(theirs, tmp_path / "mine" / "step-00000009")
+    found = checkpoint.latest(tmp_path / "mine")
+    assert found is not None
+    assert found.step == 1
+    assert "belongs to another run (theirs, step 9)" in found.skipped[0]

@@ -36,7 +36,10 @@ class Checkpoint:
 
 
 def write(folder: Path, step: int, tensors: Mapping[str, torch.Tensor], state: Mapping[str, Any]) -> Path:
-    """Write one checkpoint and drop those older than the newest two; raises UsageError if the disk is full."""
+    """Write one checkpoint and drop those older than the newest two; raises UsageError if the disk is full.
+
+    folder is named after what makes the run, so that a checkpoint is never taken for one of another run.
+    """
     from safetensors.torch import save_file
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -48,7 +51,8 @@ def write(folder: Path, step: int, tensors: Mapping[str, torch.Tensor], state: M
             stage.mkdir()
             # a clone, because safetensors refuses tensors that share memory (tied weights)
             save_file({name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}, stage / TENSORS)
-            (stage / STATE).write_text(json.dumps({**state, "step": step}, sort_keys=True), encoding="utf-8")
+            told = {**state, "step": step, "run": folder.name}
+            (stage / STATE).write_text(json.dumps(told, sort_keys=True), encoding="utf-8")
             flush(stage)
             sums = {name: [(stage / name).stat().st_size, _sha256(stage / name)] for name in (TENSORS, STATE)}
             (stage / MANIFEST).write_text(json.dumps(sums, sort_keys=True), encoding="utf-8")
@@ -77,6 +81,9 @@ def latest(folder: Path) -> Checkpoint | None:
         from safetensors.torch import load_file
 
         state = json.loads((place / STATE).read_text(encoding="utf-8"))
+        if (state["run"], state["step"]) != (folder.name, step):
+            skipped.append(f"{place}: it belongs to another run ({state['run']}, step {state['step']})")
+            continue
         return Checkpoint(step, load_file(place / TENSORS), state, tuple(skipped))
     return Checkpoint(0, {}, {}, tuple(skipped)) if skipped else None
 

@@ -25,6 +25,7 @@ from didact.bounds import LARGEST, STEPS, Bounded, Endless, count_steps
 from didact.entities import entities
 from didact.errors import UsageError, nearest
 from didact.instance import Part, Slot
+from didact.languages import language
 
 LONGEST = 2048  # characters of a printed value that promptsource keeps
 OPEN, CLOSE = "\udc02", "\udc03"
@@ -317,7 +318,13 @@ def _environment() -> Bounded:
     for name in ("lipsum", "cycler", "joiner"):
         environment.globals.pop(name)
     environment.globals["zip"] = zip
-    environment.filters |= {"choice": _choice, "random": _choice, "most_frequent": _most_frequent, "entities": entities}
+    environment.filters |= {
+        "choice": _choice,
+        "random": _choice,
+        "most_frequent": _most_frequent,
+        "entities": entities,
+        "language": language,
+    }
     environment.filters |= {"_cut": _cut, "_column": _column}
     return environment
 

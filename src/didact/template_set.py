@@ -189,6 +189,8 @@ def _choices(item: Mapping[str, Any], name: str, path: Path) -> tuple[str | None
     if (choices is not None and not isinstance(choices, str)) or not all(isinstance(word, str) for word in words):
         problem = f'template "{name}": answer_choices and labels must be texts'
         raise UsageError(problem, 'YAML reads yes and no as true and false: quote them, "yes"', file=path)
+    if choices == "":  # none, in spite of the defaults
+        return None, labels
     if choices is None and len(labels) == 1 and not item.get("inverted"):
         choices = f" {BAR} ".join(dict.fromkeys(next(iter(labels.values())).values()))
     return choices, labels

@@ -137,11 +137,12 @@ def starter_make(
     folder: Annotated[Path, typer.Argument(help="Where the base is made; a stopped making goes on there.")],
     seed: Annotated[int, typer.Option(help="Seed of weights and corpus.")] = 0,
     steps: Annotated[int | None, typer.Option(help="Stop after so many steps.", show_default="all")] = None,
+    compiled: Annotated[bool, typer.Option(help="Compile it first, a third faster (needs a C++ compiler).")] = False,
 ) -> None:
     """Make the starter's base model anew: its corpus, its tokenizer, its weights (hours on two cores)."""
     from didact.starter.make import make
 
-    made = make(folder, seed, steps=steps, report=_console().say)
+    made = make(folder, seed, steps=steps, report=_console().say, compiled=compiled)
     _console().say(f"the base is in {made}; examine it with: didact starter check {made}")
 
 
@@ -177,8 +178,10 @@ def starter_effect(
     """Tune it on real, shuffled and simplified data and from random weights, and compare what was learned."""
     from didact.starter import base_folder
     from didact.starter.effect import effect
+    from didact.starter.effect_table import table
 
-    effect(folder or base_folder(), out, seeds, examples, report=_console().say)
+    console = _console()
+    console.say(table(effect(folder or base_folder(), out, seeds, examples, report=console.say)))
 
 
 app.add_typer(starter_app, name="starter")

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from didact.starter import plain_text
-from didact.starter.corpus import MIX, document, documents, plain
+from didact.starter import corpus, plain_text
+from didact.starter.corpus import LAYOUTS, MIX, document, documents, plain, stand_in
 from didact.starter.pieces import listed
 from didact.starter.world import is_reserved, table, world
 
@@ -94,11 +94,34 @@ def test_no_instruction_is_in_the_prose() -> None:
     assert checked > 60
 
 
+def test_what_stands_in_for_people_is_no_person_and_nothing_they_could_have() -> None:
+    rng, w = Random(2), world()
+    people = set(w.names) | set(w.reserved_names)
+    for layout in LAYOUTS:
+        text = document(rng, w, "scene", layout)
+        other = stand_in(rng, w, text)
+        pairs = list(zip(text.replace("^", "").split(" "), other.replace("^", "").split(" "), strict=True))
+        changed = {(a, b) for a, b in pairs if a != b}
+        assert {a for a, _ in changed} == {a for a, _ in pairs if a in people}
+        assert len({a for a, _ in changed}) == len({b for _, b in changed}) == len(changed)
+        assert not {b for _, b in changed} & (people | set(w.kind_of) | set(w.values["city"]))
+        assert text.count("^") == other.count("^")
+
+
+@pytest.mark.parametrize(
+    ("layout", "ahead"), [("ahead", True), ("dense", False), ("brief", False), ("thoughts", False)]
+)
+def test_an_ask_stands_ahead_of_the_text_or_after_it(layout: str, ahead: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(corpus, "wonder", lambda rng, w, ask: ("ASK", ask.answer))
+    texts = [document(Random(i), world(), "scene", layout) for i in range(20)]
+    assert [text.startswith("ASK ") for text in texts] == [layout == "ahead"] * 20
+
+
 @pytest.mark.parametrize("sort", MIX)
 def test_every_sort_marks_what_it_determines(sort: str) -> None:
     rng = Random(1)
-    for dense in (False, True):
-        texts = [document(rng, world(), sort, dense) for _ in range(20)]
+    for layout in LAYOUTS:
+        texts = [document(rng, world(), sort, layout) for _ in range(20)]
         assert all("  " not in text and "{" not in text for text in texts)
         assert sort == "prose" or all("^" in text for text in texts)
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from random import Random
 
 import pytest
 
-from didact.starter import base_folder
+from didact.starter import base_folder, corpus
 from didact.starter.gates import GATES, accuracy, probes, wilson
 from didact.starter.world import world
 
@@ -31,6 +32,24 @@ def test_two_way_gates_are_balanced(name: str) -> None:
         for answer in answers
     )
     assert 0.35 < first / 300 < 0.65
+
+
+@pytest.mark.parametrize("name", ["lookup", "reverse", "pick", "position", "before", "yes/no", "label"])
+def test_a_gate_stays_as_hard_as_it_is(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two probes of five ask ahead of their text and about half have words between question and answer."""
+    calls: Counter[str] = Counter()
+    for part in ("wonder", "settle"):
+        made = getattr(corpus, part)
+        monkeypatch.setattr(corpus, part, lambda *a, part=part, made=made: (calls.update([part]), made(*a))[1])
+    some = probes(name, GATES[name][0], 400, 0)
+    assert 0.33 < calls["wonder"] / 400 < 0.47
+    assert 0.44 < calls["settle"] / 400 < 0.62
+    if name in ("lookup", "reverse", "yes/no"):  # three people, two things each
+        w = world()
+        for prompt, _ in some[:50]:
+            words = set(prompt.split(" "))
+            assert len(words & set(w.reserved_names)) == 3
+            assert len(words & {value for values in w.values.values() for value in values}) >= 4
 
 
 def test_accuracy_counts_right_next_words(tmp_path: object) -> None:

@@ -10,15 +10,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from didact.starter.corpus import MIX
 from didact.starter.drills import DRILLS, FIRST
 from didact.starter.make import SCHEDULE, Phase, batches, introduce, make, new_model, rate
 from didact.starter.tokens import BEGIN, make_tokenizer, word_ids
 from didact.starter.world import world
 
 SHORT = (
-    Phase("drills", 6, (2e-3, 2e-3), 1.0, 0.0, 0.0, MIX, 256),
-    Phase("prose", 4, (1e-3, 1e-4), 0.2, 0.5, 0.1, MIX, 256),
+    Phase("drills", 6, (2e-3, 2e-3), 1.0, 0.0, tokens=256),
+    Phase("prose", 4, (1e-3, 1e-4), 0.2, 0.1, stand_ins=0.5, tokens=256),
 )
 
 

@@ -33,8 +33,9 @@ def main() -> None:
         print(json.dumps([gate.to_json() for gate in check(folder, asked.n)], indent=1))  # noqa: T201
     else:
         from didact.starter.effect import effect
+        from didact.starter.effect_table import table
 
-        effect(folder, asked.out, asked.seeds, asked.examples)
+        print(table(effect(folder, asked.out, asked.seeds, asked.examples)))  # noqa: T201
 
 
 if __name__ == "__main__":

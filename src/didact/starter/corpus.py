@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from random import Random
 
 from didact.starter import pieces
@@ -20,32 +21,73 @@ MIX: Mapping[str, float] = {
     "scene": 0.33, "story": 0.04, "listed": 0.25, "odd": 0.07, "twins": 0.04, "known": 0.12, "review": 0.03,
     "feelings": 0.02, "news": 0.02, "labels": 0.07, "prose": 0.02,
 }  # fmt: skip
+# Sorts that MIX leaves out: scenes of which one thing is asked, look-up, claims, or which people are alike.
+DRILLED = ("owners", "checks", "alike")
+# How a document puts its asks. full: as the gates do, few of them; long: many; dense: a small text and many asks
+# settled at once; brief: one to three of them; ahead: one ask, a small text, the answer; thoughts: asks with words
+# before their answers.
+LAYOUTS: Mapping[str, float] = {"full": 0.15, "long": 0.35, "dense": 0.3, "ahead": 0.1, "thoughts": 0.1}
 
 
 def documents(
-    seed: int, mix: Mapping[str, float] = MIX, dense: float = 0.3, ahead: bool = False, world_seed: int = WORLD_SEED
+    seed: int,
+    mix: Mapping[str, float] = MIX,
+    layouts: Mapping[str, float] = LAYOUTS,
+    stand_ins: float = 0.0,
+    world_seed: int = WORLD_SEED,
 ) -> Iterator[str]:
-    """Endless documents of a seed, marked with `^`; a share of them `dense`: small texts, many asks settled at once.
+    """Endless documents of a seed, marked with `^`, of the sorts of `mix` in the `layouts`, drawn by their weights.
 
-    ahead: of the others most put an ask ahead of the text and settle few.
+    stand_ins: in that share of the documents other words stand where people stood, so that anything can own a thing.
     """
     rng, w = Random(f"corpus {seed}"), world(world_seed)
-    sorts, weights = list(mix), list(mix.values())
     while True:
-        for sort in rng.choices(sorts, weights, k=256):
-            yield document(rng, w, sort, rng.random() < dense, ahead)
+        sorts = rng.choices(list(mix), list(mix.values()), k=256)
+        for sort, layout in zip(sorts, rng.choices(list(layouts), list(layouts.values()), k=256), strict=True):
+            text = document(rng, w, sort, layout)
+            yield stand_in(rng, w, text) if stand_ins and rng.random() < stand_ins else text
 
 
-def document(rng: Random, w: World, sort: str, dense: bool = False, ahead: bool = False) -> str:
-    """One document of a sort (a key of `MIX`)."""
+def document(rng: Random, w: World, sort: str, layout: str = "full") -> str:
+    """One document of a sort (a key of `MIX`) in a layout (a key of `LAYOUTS`)."""
     if sort == "prose":
         lines = rng.sample(table("frames")["prose"], 3)
         return " ".join(line.format(n=rng.choice(w.names), m=rng.choice(w.names)) for line in lines)
-    ahead = ahead and not dense
-    piece = sample(rng, w, sort, small=dense or (ahead and rng.random() < 0.5))
+    piece = sample(rng, w, sort, small=layout in ("dense", "ahead", "thoughts", "brief"))
     few = sort in ("review", "feelings", "news")
-    n = 4 if few else rng.choice((12, 14, 16) if dense else (1, 2, 3, 6) if ahead else (6, 8, 10, 12))
-    return compose(rng, w, piece, n, 0.0 if dense else 0.75 if ahead else 0.4, dense)
+    if layout in ("ahead", "brief") and sort == "odd":
+        piece = replace(piece, asks=[ask for ask in piece.asks if ask.skill == "odd"])
+    if layout == "brief":
+        return compose(rng, w, piece, rng.choice((1, 2, 3)) if piece.text else 4, 0.0, brief=1.0)
+    if layout == "ahead":
+        return compose(rng, w, piece, rng.choice((1, 1, 1, 2)) if piece.text else 4, 1.0)
+    if layout == "thoughts":
+        return compose(rng, w, piece, 4 if few else rng.choice((5, 6, 7)), 0.0, brief=0.0)
+    if layout == "dense":
+        return compose(rng, w, piece, 4 if few else rng.choice((12, 14, 16)), 0.0, brief=1.0)
+    if layout == "long":
+        return compose(rng, w, piece, 4 if few else rng.choice((8, 10, 12)))
+    return compose(rng, w, piece, rng.choice((1, 1, 2, 3)))
+
+
+def stand_in(rng: Random, w: World, text: str) -> str:
+    """The document with each person replaced by some other word, the same one throughout."""
+    if not _OWNERS:
+        taken = {value for slot in w.slots for value in w.values[slot.name]} | set(w.reserved_names)
+        tables = [*w.facts.values(), w.opposites]
+        words = {*w.labels, *(word for table in tables for row in table.items() for word in row)}
+        _OWNERS.extend(sorted(words - taken - set(w.kind_of) - set(w.kinds)))
+    names, here = set(w.names), text.replace("^", "").split(" ")
+    people = dict.fromkeys(word for word in here if word in names)
+    others = [word for word in rng.sample(_OWNERS, 2 * len(people) + 4) if word not in here]
+    other = dict(zip(people, others, strict=False))
+    return " ".join(
+        "^" + other.get(word[1:], word[1:]) if word.startswith("^") else other.get(word, word)
+        for word in text.split(" ")
+    )
+
+
+_OWNERS: list[str] = []
 
 
 def sample(rng: Random, w: World, sort: str, held: bool = False, small: bool = False) -> Piece:
@@ -54,6 +96,17 @@ def sample(rng: Random, w: World, sort: str, held: bool = False, small: bool = F
         people = rng.choices((2, 3, 4), (5, 4, 0) if small else (4, 5, 2))[0]
         slots = rng.choices((1, 2, 3), (6, 3, 0) if small else (4, 5, 1))[0]
         return pieces.scene(rng, w, held, people, rng.sample(w.slots, slots), rng.choice(STYLES), rng.random() < 0.3)
+    if sort == "owners":
+        slots = rng.sample(w.slots, rng.choice((1, 2, 2)))
+        scene = pieces.scene(rng, w, held, rng.choice((3, 3, 4)), slots, rng.choice(STYLES))
+        looks = [ask for ask in scene.asks if ask.skill == "look"]
+        return replace(scene, asks=rng.sample(looks, len(looks)))
+    if sort in ("checks", "alike"):
+        people = rng.choice((3, 3, 4)) if sort == "alike" else rng.choice((2, 2, 3) if small else (2, 3, 3, 4))
+        slots = rng.sample(w.slots, 1 if small or rng.random() < 0.5 else 2)
+        scene = pieces.scene(rng, w, held, people, slots, rng.choice(STYLES), sort == "alike")
+        asks = pieces.claims(scene) if sort == "checks" else pieces.pairs(scene, slots[0])
+        return replace(scene, asks=rng.sample(asks, len(asks)))
     if sort == "story":
         return pieces.story(rng, w, held, rng.sample(w.slots, rng.choice((3, 4, 5))), rng.choice(STYLES))
     if sort in ("listed", "odd"):
@@ -72,14 +125,12 @@ def sample(rng: Random, w: World, sort: str, held: bool = False, small: bool = F
     return pieces.labels(rng, w, held, rng.choice((2, 3, 3, 4)), "define" if rng.random() < 0.8 else "example")
 
 
-def compose(rng: Random, w: World, piece: Piece, n: int, before: float = 0.4, dense: bool = False) -> str:
+def compose(rng: Random, w: World, piece: Piece, n: int, before: float = 0.4, brief: float | None = None) -> str:
     """A document of a piece and `n` of its asks; with chance `before` one comes before the text, settled after it."""
     by_skill: dict[str, list[Ask]] = {}
     for ask in piece.asks:
         by_skill.setdefault(ask.skill, []).append(ask)
     skills = list(by_skill)
-    if before > 0.5 and "look" in by_skill:  # the plainest ask, and the last one learnt
-        skills += ["look", "look"]
     asks = [rng.choice(by_skill[rng.choice(skills)]) for _ in range(n)] if len(skills) > 1 else piece.asks[:n]
     parts: list[str] = []
     if piece.text and before and rng.random() < before:
@@ -88,13 +139,16 @@ def compose(rng: Random, w: World, piece: Piece, n: int, before: float = 0.4, de
         asks = asks[1:]
     elif piece.text:
         parts = [piece.text]
-    parts += [realize(rng, w, ask, dense) for ask in asks]
+    parts += [realize(rng, w, ask, brief) for ask in asks]
     return _LOST.sub("\n ", _ARTICLE.sub(r"\1n ", " ".join(parts)))
 
 
-def realize(rng: Random, w: World, ask: Ask, dense: bool = False) -> str:
-    """An ask settled at once: in a statement, in brief, or (not if dense) as a thought with words between."""
-    frames, draw = table("frames"), rng.random() * (0.8 if dense else 1.0)
+def realize(rng: Random, w: World, ask: Ask, brief: float | None = None) -> str:
+    """An ask settled at once: in a statement, in brief, or as a thought with words between.
+
+    brief: 0, only thoughts; 1, no thoughts; else four in five are not.
+    """
+    frames, draw = table("frames"), rng.random() if brief is None else 0.8 * rng.random() if brief else 1.0
     own = _own(ask)
     if draw < 0.35 and "say" in own:
         return str(rng.choice(own["say"]).format(a=ask.answer, **ask.fields))

@@ -1,59 +1,32 @@
 """What tuning the starter teaches, told apart from what it does not: arms, levels and operations side by side.
 
-Arms (Kung & Peng 2023, arXiv 2305.11383; Sanh 2022, arXiv 2110.08207): the untuned base; tuning on real data, on
-shuffled labels (a random allowed answer), on a simplified instruction (the allowed answers and the input only), and
-from random weights. Everything else is the same pipeline that a recipe runs.
+Arms (Kung & Peng 2023, arXiv 2305.11383; Sanh 2022, arXiv 2110.08207): the untuned base; full tuning, LoRA and BitFit
+on real data; full tuning on shuffled labels (a random allowed answer), on a simplified instruction (the allowed answers
+and the input only) and from random weights. Each method has a rate of its own; the rest is what a recipe runs.
 """
 
 from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from fnmatch import fnmatchcase
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any
 
+from didact.starter.levels import Data, data_of, shuffled, simplified
 from didact.starter.tasks import specs, tasks
 
 if TYPE_CHECKING:
     from didact.instance import Instance
     from didact.model import Loaded
-    from didact.sources import Task
 
+Row = dict[str, Any]
 ROTATIONS: tuple[tuple[str, ...], ...] = (("pick", "order", "facts"), ("lookup", "extract", "kind"))
-# Never trained on: a slot that its operation never saw; a slot and a style or label pair that were only seen apart;
-# an operation whose cluster was trained.
-NEAR: Mapping[str, tuple[str, ...]] = {
-    "slot": (
-        "lookup/garment/*", "reverse/garment/*", "check/garment/*", "extract/garment", "pick/metal", "order/third/*",
-        "choice/metal", "sentiment/phone/*",
-    ),
-    "combination": (
-        "lookup/drink/talk", "lookup/sport/record", "reverse/vehicle/record", "order/second/odd", "neighbour/*/7",
-    ),
-    "operation": ("compare/kinds/*", "check/list/*"),
-}  # fmt: skip
-HELDOUT_PHRASING = 5  # the fifth phrasing of every operation is only tested on
-ITEMS = 60  # judged per level and operation
-ARMS = ("untuned", "real", "shuffled", "simplified", "random")
+ARMS = ("untuned", "full", "shuffled", "simplified", "random", "lora", "bitfit")
+RATES: Mapping[str, tuple[float, ...]] = {"full": (1e-3, 2e-3), "lora": (5e-3, 1e-2), "bitfit": (1e-2, 3e-2)}
 CURVE = (2, 4, 8, 12)
-
-
-@dataclass(frozen=True)
-class Data:
-    """What one rotation trains on and is judged by. Every held-out instance has a tag `level`."""
-
-    train: list[Instance]
-    heldout: list[Instance]
-
-
-def instructions(n: int, seed: int) -> list[Instance]:
-    """`n` instances of all tasks, about reserved people, lists and keys."""
-    data = data_of(tasks(15, seed), (), seed, 0)
-    return Random(f"instructions {seed}").sample(data.heldout, n)
+DEV = 1000  # the seed of the data that rates are chosen on
 
 
 def effect(
@@ -64,34 +37,81 @@ def effect(
     rotations: Sequence[Sequence[str]] = ROTATIONS,
     arms: Sequence[str] = ARMS,
     report: Callable[[str], None] = print,
-) -> list[dict[str, Any]]:
-    """Run every arm with every seed and rotation; one row per arm, rotation, seed, level and operation, as JSON lines.
+) -> list[Row]:
+    """Run every arm with every seed and rotation, and the curve over training clusters; give the rows of `out`.
 
-    A run whose rows are in `out` already is not repeated, so the command goes on after a stop.
+    One JSON line per run, level and operation. A run whose rows are in `out` already is not repeated, so the command
+    goes on after a stop; the rows of another base or number of examples are refused.
     """
+    from didact.starter.gates import watch
+
     out.parent.mkdir(parents=True, exist_ok=True)
-    found = [json.loads(line) for line in out.read_text().splitlines()] if out.exists() else []
-    done = {(row["arm"], row["rotation"], row["seed"]) for row in found}
-    for rotation in rotations:
-        name = "+".join(rotation)
-        for seed in range(seeds):
-            todo = [arm for arm in arms if (arm, name, seed) not in done and not (arm == "untuned" and seed)]
+    log = Log(out, {"base": weights_digest(base), "examples": examples}, report)
+    if not log.has("gates"):
+        log.add("gates", [{"gate": gate.name, "value": gate.value, "passed": gate.ok} for gate in watch(base)])
+    methods = ["full", *(method for method in RATES if method in arms and method != "full")]
+    rates = {method: log.best_rate(base, method, examples) for method in methods}
+    for seed in range(seeds):
+        for rotation in rotations:
+            name = "+".join(rotation)
+            todo = [arm for arm in arms if not log.has("arm", arm, name, seed) and not (arm == "untuned" and seed)]
             plain = data_of(tasks(40, seed), rotation, seed, examples) if set(todo) - {"simplified"} else None
             for arm in todo:
                 data = plain if arm != "simplified" else data_of(simplified(tasks(40, seed)), rotation, seed, examples)
                 assert data is not None
-                some = [{"rotation": name, "examples": examples, **row} for row in run_arm(base, arm, data, seed)]
-                with out.open("a") as file:
-                    file.writelines(json.dumps(row) + "\n" for row in some)
-                found += some
-                report(f"{arm} {name} seed {seed}: {summary(some)}")
-    return found
+                method = arm if arm in RATES else "full"
+                rows = run_arm(base, arm, data, seed, method, rates[method])
+                log.add("arm", rows, arm, name, seed)
+    for seed in range(seeds):
+        for n in CURVE:
+            if not log.has("clusters", n, "+".join(rotations[0]), seed):
+                rows = run_arm(base, "full", few_clusters(rotations[0], n, examples, seed), seed, "full", rates["full"])
+                log.add("clusters", rows, n, "+".join(rotations[0]), seed)
+    return log.rows
 
 
-def run_arm(
-    base: Path, arm: str, data: Data, seed: int, method: Any = None, rate: float | None = None
-) -> list[dict[str, Any]]:
-    """Tune one arm and judge it; `method` and `rate` other than full tuning at its default rate are for comparisons."""
+class Log:
+    """The rows in a file, and which runs they are of."""
+
+    def __init__(self, path: Path, same: Mapping[str, Any], report: Callable[[str], None]) -> None:
+        from didact.errors import UsageError
+
+        self.path, self.same, self.report = path, dict(same), report
+        self.rows: list[Row] = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+        for i, row in enumerate(self.rows):
+            if any(row.get(key) != value for key, value in self.same.items()):
+                problem = "these rows are of another base or another number of examples"
+                raise UsageError(problem, "name another file", file=str(path), line=i + 1)
+        self.done = {tuple(row["run"]) for row in self.rows}
+
+    def has(self, *run: str | int | float) -> bool:
+        return run in self.done
+
+    def add(self, kind: str, rows: Sequence[Row], *run: str | int | float) -> None:
+        """Write the rows of a run, all at once."""
+        new = [{"run": [kind, *run], **self.same, **row} for row in rows]
+        with self.path.open("a") as file:
+            file.write("".join(json.dumps(row) + "\n" for row in new))
+        self.rows += new
+        self.done.add((kind, *run))
+        self.report(f"{' '.join(map(str, (kind, *run)))}: {summary(rows)}")
+
+    def best_rate(self, base: Path, method: str, examples: int) -> float:
+        """The rate that answers most rows of a development set: other rows, of trained tasks and new people."""
+        for rate in RATES[method]:
+            if not self.has("rate", method, rate):
+                data = data_of(tasks(40, DEV), ROTATIONS[0], DEV, examples)
+                dev = Data(data.train, [item for item in data.heldout if item.tags["level"] == "seen_template"])
+                self.add("rate", run_arm(base, method, dev, DEV, method, rate), method, rate)
+        score: dict[float, float] = defaultdict(float)
+        for row in self.rows:
+            if row["run"][:2] == ["rate", method]:
+                score[row["run"][2]] += row["n"] * row["exact"]
+        return max(RATES[method], key=lambda rate: score[rate])
+
+
+def run_arm(base: Path, arm: str, data: Data, seed: int, method: str, rate: float) -> list[Row]:
+    """Tune one arm and judge it; rows carry the method's rate."""
     from didact.model import load
 
     loaded = load(str(base))
@@ -99,107 +119,22 @@ def run_arm(
         forget(loaded.model, seed)
     if arm != "untuned":
         train(loaded, shuffled(data.train, loaded, seed) if arm == "shuffled" else data.train, seed, method, rate)
-    return [{"arm": arm, "seed": seed, **row} for row in judge(loaded, data.heldout)]
+    return [{"rate": None if arm == "untuned" else rate, **row} for row in judge(loaded, data.heldout)]
 
 
-def curve(base: Path, out: Path, examples: int = 4000, seed: int = 0, report: Callable[[str], None] = print) -> None:
-    """The same number of examples from 2, 4, 8 and 12 training clusters, judged on the first rotation's clusters."""
-    rotation = ROTATIONS[0]
+def few_clusters(rotation: Sequence[str], n: int, examples: int, seed: int) -> Data:
+    """The same number of examples from `n` training clusters, judged on the rotation's clusters only."""
     made = tasks(120, seed)
     rest = [name for name in dict.fromkeys(task.cluster for task in made) if name not in rotation]
-    order = Random(f"curve {seed}").sample(rest, len(rest))
-    for n in CURVE:
-        data = data_of(made, rotation, seed, examples, order[:n])
-        only = Data(data.train, [item for item in data.heldout if item.tags["level"] == "heldout_cluster"])
-        some = run_arm(base, "real", only, seed)
-        with out.open("a") as file:
-            file.writelines(json.dumps({"clusters": n, "examples": len(data.train), **row}) + "\n" for row in some)
-        report(f"{n} clusters, {len(data.train)} examples: {summary(some)}")
+    data = data_of(made, rotation, seed, examples, Random(f"curve {seed}").sample(rest, len(rest))[:n])
+    return Data(data.train, [item for item in data.heldout if item.tags["level"] == "heldout_cluster"])
 
 
-def data_of(
-    made: Sequence[Task], rotation: Sequence[str], seed: int, examples: int, clusters: Iterable[str] = ()
-) -> Data:
-    """Training and held-out instances of a rotation; `clusters` limits what is trained on."""
-    from didact.build import BuildConfig, build
+def weights_digest(base: Path) -> str:
+    """Ten hex digits of the base's weights."""
+    import hashlib
 
-    near = [glob for globs in NEAR.values() for glob in globs]
-    told = any(template.name.startswith("simple") for task in made for template in task.templates)
-
-    def part(new: bool) -> list[Task]:
-        return [
-            task if told else replace(task, templates=tuple(t for t in task.templates if phrasing(t.name, new)))
-            for task in made
-        ]
-
-    globs = [g for g in near if any(fnmatchcase(task.name, g) and task.cluster not in rotation for task in made)]
-    config = BuildConfig(
-        heldout_clusters=list(rotation), heldout_tasks=globs, heldout_templates=0, heldout_per_task=30, seed=seed
-    )
-    seen = list(build(part(False), config, lambda drop: None))
-    unseen = list(build(part(True), config, lambda drop: None))
-    wanted = set(clusters)
-    learn = [i for i in seen if i.tags["split"] == "train" and (not wanted or i.origin.cluster in wanted)]
-    held = [i for i in seen if i.tags["split"] == "heldout"]
-    if not told:
-        held += [i.tagged(level="heldout_template") for i in unseen if i.tags.get("level") == "seen_template"]
-    return Data(spread(learn, examples), judged([i.tagged(level=level_of(i)) for i in held]))
-
-
-def judged(held: Sequence[Instance]) -> list[Instance]:
-    """At most `ITEMS` of each level and operation, spread over its tasks."""
-    operations = {spec.name: spec.operation for spec in specs()}
-    cells: dict[tuple[str, str], list[Instance]] = defaultdict(list)
-    for item in held:
-        cells[item.tags["level"], operations[item.origin.task]].append(item)
-    return [item for cell in cells.values() for item in spread(cell, ITEMS)]
-
-
-def phrasing(name: str, new: bool) -> bool:
-    """Whether a template (`operation-PHRASINGlayout`) belongs to the held-out phrasing."""
-    return (name.rsplit("-", 1)[1][:-1] == str(HELDOUT_PHRASING)) == new
-
-
-def level_of(instance: Instance) -> str:
-    """The level, held-out tasks told apart as slot, combination or operation."""
-    level = instance.tags["level"]
-    if level != "heldout_task":
-        return level
-    return next(n for n, globs in NEAR.items() if any(fnmatchcase(instance.origin.task, glob) for glob in globs))
-
-
-def spread(items: Sequence[Instance], n: int) -> list[Instance]:
-    """`n` of the instances, the same number of each cluster and then of each task as far as they go."""
-    clusters: dict[str, dict[str, list[Instance]]] = defaultdict(lambda: defaultdict(list))
-    for item in items:
-        clusters[item.origin.cluster][item.origin.task].append(item)
-    queues = {}
-    for name, by_task in clusters.items():
-        columns = [list(column) for column in by_task.values()]
-        queues[name] = [column[i] for i in range(max(map(len, columns))) for column in columns if i < len(column)]
-    taken: list[Instance] = []
-    while len(taken) < n and any(queues.values()):
-        for queue in queues.values():
-            if queue and len(taken) < n:
-                taken.append(queue.pop(0))
-    return taken
-
-
-def simplified(made: Sequence[Task]) -> list[Task]:
-    """The same tasks with an instruction that only lists the allowed answers."""
-    from didact.template import Template
-
-    template = Template(
-        name="simple-1a", prompt="{{ choices | join(', ') }}\n{{ key }}", answer="{{ answer }}",
-        answer_choices="{{ choices | join(' ||| ') }}",
-    )  # fmt: skip
-    return [replace(task, templates=(template,)) for task in made]
-
-
-def shuffled(items: Sequence[Instance], loaded: Loaded, seed: int) -> list[Instance]:
-    """The same instances, each with an allowed answer drawn at random (the right one by chance)."""
-    rng = Random(f"shuffled {seed}")
-    return [loaded.renderer.complete(item, rng.choice(item.choices)) for item in items]
+    return hashlib.sha256((base / "model.safetensors").read_bytes()).hexdigest()[:10]
 
 
 def forget(model: Any, seed: int) -> None:
@@ -217,17 +152,20 @@ def forget(model: Any, seed: int) -> None:
                 weight.normal_(0, 0.02)
 
 
-def train(loaded: Loaded, items: Sequence[Instance], seed: int, method: Any = None, rate: float | None = None) -> None:
+def train(loaded: Loaded, items: Sequence[Instance], seed: int, method: str, rate: float) -> None:
     """One epoch with the pipeline's own loop."""
     from didact.methods import METHODS
     from didact.tune import TuneConfig, tune
 
     config = TuneConfig(seed=seed, learning_rate=rate)
-    tune(loaded, method or METHODS["full"].config(), loaded.renderer.render_all(items), config)
+    tune(loaded, METHODS[method].config(), loaded.renderer.render_all(items), config)
 
 
-def judge(loaded: Loaded, heldout: Sequence[Instance]) -> list[dict[str, Any]]:
-    """Per level and operation: n, chance, exact match, validity, exact match given validity, ranked accuracy."""
+def judge(loaded: Loaded, heldout: Sequence[Instance]) -> list[Row]:
+    """Per level and operation: n, chance, exact match, validity, exact match given validity, ranked accuracy.
+
+    marks_exact and marks_ranked have one digit per item, in the order of the data: arms can be compared in pairs.
+    """
     from didact.infer import Answerer
 
     speaker = Answerer(loaded, max_new_tokens=6, batch_size=128)
@@ -249,6 +187,8 @@ def judge(loaded: Loaded, heldout: Sequence[Instance]) -> list[dict[str, Any]]:
                 "level": level, "operation": operation, "n": n, "chance": sum(mark[0] for mark in marks) / n,
                 "exact": right / n, "valid": valid / n, "exact_if_valid": right / valid if valid else 0.0,
                 "ranked": sum(mark[3] for mark in marks) / n,
+                "marks_exact": "".join(str(int(mark[1])) for mark in marks),
+                "marks_ranked": "".join(str(int(mark[3])) for mark in marks),
             }
         )  # fmt: skip
     return found
@@ -258,7 +198,8 @@ def summary(rows: Sequence[Mapping[str, Any]]) -> str:
     """One line: exact match and ranked accuracy of each level, over all items."""
     levels: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
     for row in rows:
-        levels[row["level"]].append(row)
+        if "level" in row:
+            levels[row["level"]].append(row)
     parts = []
     for level, some in sorted(levels.items()):
         n = sum(row["n"] for row in some)

@@ -11,20 +11,21 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any
 
-from didact.starter.corpus import MIX, documents
+from didact.starter.corpus import LAYOUTS, MIX, documents
 from didact.starter.drills import DRILLS, FIRST
+from didact.starter.pieces import ORDINALS
 from didact.starter.tokens import BEGIN, make_tokenizer, word_ids
 from didact.starter.world import world
 
 if TYPE_CHECKING:
     import torch
 
-SHAPE = {"hidden_size": 128, "intermediate_size": 384, "num_hidden_layers": 6, "num_attention_heads": 4}
+SHAPE = {"hidden_size": 160, "intermediate_size": 448, "num_hidden_layers": 6, "num_attention_heads": 5}
 MARK = 1 << 16
 
 
@@ -36,26 +37,32 @@ class Phase:
     steps: int
     rates: tuple[float, float]
     drills: float  # share of the tokens that are drills on random words
-    dense: float  # share of the documents that are small and full of asks
     rest: float  # weight of the tokens that nothing determines
-    mix: Mapping[str, float]
-    tokens: int = 2048  # tokens of a step, about
+    mix: Mapping[str, float] = field(default_factory=lambda: MIX)
+    layouts: Mapping[str, float] = field(default_factory=lambda: LAYOUTS)
     which: tuple[str, ...] = FIRST  # the drills
-    ahead: bool = False  # most documents that are not dense put an ask ahead of the text
+    stand_ins: float = 0.25  # share of the documents with other words in the place of people
+    tokens: int = 4096  # tokens of a step, about
 
 
-# In the dense phase kinds are learnt first, for much is built on them.
-DENSE = {**MIX, "known": 0.2, "twins": 0.03, "prose": 0.0}
-LATE = {**MIX, "odd": 0.12, "twins": 0.06, "labels": 0.09}  # what is learnt last
-TEXTS = {
-    "scene": 0.42, "story": 0.06, "listed": 0.27, "odd": 0.05, "twins": 0.02, "known": 0.09, "review": 0.02,
-    "feelings": 0.01, "news": 0.01, "labels": 0.04, "prose": 0.01,
+EARLY = {**MIX, "known": 0.2, "twins": 0.06, "odd": 0.06, "labels": 0.08, "prose": 0.0}
+DENSE = {"dense": 0.75, "ahead": 0.25}
+HOLD = {**EARLY, "scene": 0.38, "listed": 0.2, "odd": 0.09, "known": 0.07, "twins": 0.06, "labels": 0.1}
+HELD = {"dense": 0.13, "brief": 0.12, "thoughts": 0.2, "ahead": 0.5, "full": 0.05}
+REPLAY = ("repeat", *DRILLS)
+OFTEN = ("repeat", "repeat", *REPLAY)
+COMPARE = {
+    "scene": 0.2, "owners": 0.17, "checks": 0.11, "alike": 0.06, "twins": 0.08, "story": 0.03, "listed": 0.13,
+    "odd": 0.07, "known": 0.04, "labels": 0.05, "review": 0.02, "feelings": 0.02, "news": 0.02,
 }  # fmt: skip
+EVEN = {"dense": 0.4, "ahead": 0.3, "thoughts": 0.1, "full": 0.2}
 SCHEDULE = (
-    Phase("drills", 700, (2e-3, 2e-3), 1.0, 0.0, 0.0, MIX, 1536),
-    Phase("dense", 2500, (2e-3, 1.8e-3), 0.12, 1.0, 0.02, DENSE, 1536),
-    Phase("mixed", 2300, (1.8e-3, 1.455e-3), 0.10, 0.35, 0.03, LATE, which=tuple(DRILLS)),
-    Phase("settle", 1800, (1.3e-3, 3e-5), 0.08, 0.3, 0.02, TEXTS, which=tuple(DRILLS), ahead=True),
+    Phase("drills", 700, (2e-3, 2e-3), 1.0, 0.0, tokens=1536),
+    Phase("dense", 2800, (2e-3, 1.79e-3), 0.12, 0.02, EARLY, DENSE, tokens=2048),
+    Phase("hold", 2000, (1.8e-3, 1.6e-3), 0.10, 0.02, HOLD, HELD, REPLAY, tokens=3072),
+    Phase("compare", 3000, (1.6e-3, 1.4e-3), 0.10, 0.02, COMPARE, HELD, OFTEN, 0.4, tokens=3072),
+    Phase("mixed", 6000, (1.5e-3, 4e-4), 0.10, 0.02, EARLY, EVEN, REPLAY),
+    Phase("settle", 3000, (4e-4, 1e-5), 0.08, 0.02, MIX, EVEN, REPLAY),
 )
 
 
@@ -67,6 +74,7 @@ def make(
     report: Callable[[str], None] = print,
     probe: Callable[[Any, Any], Mapping[str, float]] | None = None,
     every: int = 500,
+    compiled: bool = False,
 ) -> Path:
     """Make a base in `folder` (its checkpoint too; the same call goes on after a stop) and return the folder.
 
@@ -79,6 +87,7 @@ def make(
     model = new_model(len(tokenizer), tokenizer, seed)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
     total = sum(phase.steps for phase in schedule)
+    body = torch.compile(model.model, dynamic=True) if compiled else model.model
     done, tokens, seconds = load_checkpoint(folder, model, optimizer)
     began, running, model = time.monotonic() - seconds, 0.0, model.train()
     feed = batches(word_ids(tokenizer.get_vocab()), tokenizer.convert_tokens_to_ids(BEGIN), seed, schedule, done)
@@ -86,7 +95,7 @@ def make(
         ids, weights = next(feed)
         for group in optimizer.param_groups:
             group["lr"] = rate(schedule, step)
-        loss, right = train_step(model, optimizer, ids, weights)
+        loss, right = train_step(model, optimizer, ids, weights, body)
         tokens += ids.numel()
         running = right if running == 0 else 0.95 * running + 0.05 * right
         if (step + 1) % 100 == 0:
@@ -146,9 +155,44 @@ def new_model(vocab: int, tokenizer: Any, seed: int, shape: Mapping[str, int] = 
     model.set_attn_implementation("eager")  # twice as fast here: the backward pass of sdpa is slow on a CPU
     with torch.no_grad():
         model.model.embed_tokens.weight.normal_(0, config.hidden_size**-0.5)
+        share_by_class(model, tokenizer)
         if circuit:
             set_circuit(model)
     return model
+
+
+def share_by_class(model: Any, tokenizer: Any) -> None:
+    """Give words of one class a part of their embedding in common, and capitals most of their lowercase word's."""
+    import torch
+
+    table, vocab, found = model.get_input_embeddings().weight, tokenizer.get_vocab(), classes()
+    axes = torch.linalg.qr(torch.randn(model.config.hidden_size, model.config.hidden_size))[0]
+    axis = dict(zip(sorted({name for name, _ in found.values()}), axes, strict=False))
+    with torch.no_grad():
+        for word, (name, part) in found.items():
+            own = table[vocab[f"Ġ{word}"]]
+            own.copy_(math.sqrt(1 - part * part) * own / own.norm() + part * axis[name])
+        for piece, i in vocab.items():
+            small = "Ġ" + piece[1:].lower()
+            if piece.startswith("Ġ") and piece != small and small in vocab and piece[1:] not in found:
+                table[i] = 0.45 * table[i] + 0.9 * table[vocab[small]]
+
+
+def classes() -> dict[str, tuple[str, float]]:
+    """The class of a word and how much of its embedding is the class: kinds, with their verbs and nouns, and names."""
+    w = world()
+    found = dict.fromkeys((*w.names, *w.reserved_names), ("name", 0.6))
+    for kind, words in w.kinds.items():
+        found |= dict.fromkeys((kind, *words), (kind, 0.6))
+    for name in ("capital", "river"):
+        found |= dict.fromkeys(w.facts[name].values(), (name, 0.6))
+        found |= dict.fromkeys(w.facts[name], ("country", 0.6))
+    found |= dict.fromkeys(w.labels, ("label", 0.6)) | dict.fromkeys((*ORDINALS, "last"), ("place", 0.4))
+    for slot in w.slots:
+        kind = "capital" if slot.kind == "city" else slot.kind
+        for word in (slot.verb.split()[0], slot.plain.split()[0], slot.noun):
+            found.setdefault(word, (kind, 0.45))
+    return found
 
 
 def set_circuit(model: Any) -> None:
@@ -219,7 +263,7 @@ def _block(ids: Mapping[str, int], begin: int, rng: Random, phase: Phase, words:
     done: list[list[list[int]]] = []
     for share, source in (
         (drilled, (DRILLS[rng.choice(phase.which)](rng, words) for _ in iter(int, 1))),
-        (want - drilled, documents(rng.randrange(1 << 48), phase.mix, phase.dense, phase.ahead)),
+        (want - drilled, documents(rng.randrange(1 << 48), phase.mix, phase.layouts, phase.stand_ins)),
     ):
         texts: list[list[int]] = []
         size = 0
@@ -254,12 +298,14 @@ def _tensors(batch: list[list[int]], rest: float, step: int) -> tuple[torch.Tens
     return marked.clamp(min=0) % MARK, weights
 
 
-def train_step(model: Any, optimizer: Any, ids: torch.Tensor, weights: torch.Tensor) -> tuple[float, float]:
+def train_step(
+    model: Any, optimizer: Any, ids: torch.Tensor, weights: torch.Tensor, body: Any = None
+) -> tuple[float, float]:
     """One step, the head on weighted positions only. Gives the loss and the share of determined words right."""
     import torch
 
     with torch.autocast("cpu", torch.bfloat16):
-        hidden = model.model(input_ids=ids, use_cache=False).last_hidden_state
+        hidden = (model.model if body is None else body)(input_ids=ids, use_cache=False).last_hidden_state
     rows, columns = (weights[:, 1:] > 0).nonzero(as_tuple=True)
     target, weight = ids[rows, columns + 1], weights[rows, columns + 1]
     with torch.autocast("cpu", torch.bfloat16):

@@ -82,6 +82,41 @@ def scene(
     return Piece(text, asks, style)
 
 
+def claims(scene: Piece) -> list[Ask]:
+    """Every claim that can be made of a scene from its own words, as many true as false."""
+    true, false = [], []
+    for ask in scene.asks:
+        if ask.skill != "look":
+            continue
+        for value in ask.choices:
+            good = value == ask.answer
+            claim = Ask("check", {**ask.fields, "v": value}, "yes" if good else "no", ("yes", "no"), ask.slot)
+            (true if good else false).append(claim)
+    return _even(true, false)
+
+
+def pairs(scene: Piece, slot: Slot) -> list[Ask]:
+    """Every two people of a scene by what they have in a slot, as many alike as not."""
+    had = [(ask.fields["n"], ask.answer) for ask in scene.asks if ask.skill == "look" and ask.slot == slot.name]
+    alike, unlike = [], []
+    for one, mine in had:
+        for other, theirs in had:
+            if one != other:
+                fields = {"n": one, "m": other, "b": slot.plain, "noun": slot.noun}
+                answer = "same" if mine == theirs else "different"
+                (alike if mine == theirs else unlike).append(
+                    Ask("same", fields, answer, ("same", "different"), slot.name)
+                )
+    return _even(alike, unlike)
+
+
+def _even(one: list[Ask], other: list[Ask]) -> list[Ask]:
+    """Both lists, the shorter one repeated."""
+    if not one or not other:
+        return one + other
+    return one * -(-len(other) // len(one)) + other * -(-len(one) // len(other))
+
+
 def story(rng: Random, w: World, held: bool, slots: Sequence[Slot], style: str) -> Piece:
     """One person and several things of different kinds. Asks: pick (by kind) and look."""
     name = rng.choice(w.reserved_names if held else w.names)

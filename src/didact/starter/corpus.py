@@ -94,8 +94,8 @@ def sample(rng: Random, w: World, sort: str, held: bool = False, small: bool = F
     """A piece of a sort with its sizes drawn at random."""
     if sort == "scene":
         people = rng.choices((2, 3, 4), (5, 4, 0) if small else (4, 5, 2))[0]
-        slots = rng.choices((1, 2, 3), (6, 3, 0) if small else (4, 5, 1))[0]
-        return pieces.scene(rng, w, held, people, rng.sample(w.slots, slots), rng.choice(STYLES), rng.random() < 0.3)
+        things = rng.choices((1, 2, 3), (6, 3, 0) if small else (4, 5, 1))[0]
+        return pieces.scene(rng, w, held, people, rng.sample(w.slots, things), rng.choice(STYLES), rng.random() < 0.3)
     if sort == "owners":
         slots = rng.sample(w.slots, rng.choice((1, 2, 2)))
         scene = pieces.scene(rng, w, held, rng.choice((3, 3, 4)), slots, rng.choice(STYLES))

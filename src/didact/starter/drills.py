@@ -7,6 +7,7 @@ from itertools import pairwise
 from random import Random
 
 from didact.starter.pieces import ORDINALS
+from didact.starter.world import world
 
 Drill = Callable[[Random, Sequence[str]], str]
 SEPARATORS = (":", "=", "-", "|", "is", "has", ">")
@@ -17,6 +18,11 @@ def repeat(rng: Random, words: Sequence[str]) -> str:
     line = rng.sample(words, rng.randint(6, 20))
     rounds = max(2, 46 // len(line))
     return " ".join([*line, *([line[0], *(f"^{word}" for word in line[1:])] * (rounds - 1))])
+
+
+def things(rng: Random, words: Sequence[str]) -> str:
+    """A string of things, many of them of one kind, again and again: words that are like each other are told apart."""
+    return repeat(rng, list(world().kind_of))
 
 
 def key_value(rng: Random, words: Sequence[str]) -> str:
@@ -83,6 +89,38 @@ def equal(rng: Random, words: Sequence[str]) -> str:
     return " ".join(lines)
 
 
+def claim(rng: Random, words: Sequence[str]) -> str:
+    """Keys with values, then pairs of them, true or not."""
+    n, sep = rng.randint(2, 4), rng.choice((":", "=", "is", "has"))
+    some = rng.sample(words, 2 * n)
+    keys, values = some[:n], some[n:]
+    frame = rng.choice(("{} {} {} ? ^{} ;", "whether {} {} {} : ^{} ,", "{} {} {} , yes or no : ^{} ."))
+    lines = []
+    for _ in range(8):
+        i, true = rng.randrange(n), rng.random() < 0.5
+        j = i if true else rng.choice([k for k in range(n) if k != i])
+        lines.append(frame.format(keys[i], sep, values[j], "yes" if true else "no"))
+    return " ".join([*(f"{k} {sep} {v} ;" for k, v in zip(keys, values, strict=True)), *lines])
+
+
+def alike(rng: Random, words: Sequence[str]) -> str:
+    """Keys with one of two values, then pairs of keys, of the same value or not."""
+    n, sep = rng.randint(3, 4), rng.choice((":", "=", "is", "has"))
+    some = rng.sample(words, n + 2)
+    keys, two = some[:n], some[n:]
+    values = [*two, *(rng.choice(two) for _ in range(n - 2))]
+    rng.shuffle(values)
+    frame = rng.choice(("{} and {} ? ^{} ;", "{} , {} : ^{} ,", "{} beside {} - ^{} ."))
+    pairs = [(i, j) for i in range(n) for j in range(n) if i != j]
+    groups = [[p for p in pairs if (values[p[0]] == values[p[1]]) == same] for same in (True, False)]
+    lines = []
+    for _ in range(8):
+        same = rng.random() < 0.5
+        i, j = rng.choice(groups[not same])
+        lines.append(frame.format(keys[i], keys[j], "same" if same else "different"))
+    return " ".join([*(f"{k} {sep} {v} ;" for k, v in zip(keys, values, strict=True)), *lines])
+
+
 DRILLS: Mapping[str, Drill] = {
     "repeat": repeat,
     "key_value": key_value,
@@ -92,5 +130,9 @@ DRILLS: Mapping[str, Drill] = {
     "backwards": backwards,
     "member": member,
     "equal": equal,
+    "claim": claim,
+    "alike": alike,
+    "things": things,
 }
 FIRST = ("repeat", "key_value", "chunks", "places", "neighbours", "backwards")
+SECOND = (*FIRST, "member", "equal")

@@ -17,7 +17,7 @@ from random import Random
 from typing import TYPE_CHECKING, Any
 
 from didact.starter.corpus import LAYOUTS, MIX, documents
-from didact.starter.drills import DRILLS, FIRST
+from didact.starter.drills import DRILLS, FIRST, SECOND
 from didact.starter.pieces import ORDINALS
 from didact.starter.tokens import BEGIN, make_tokenizer, word_ids
 from didact.starter.world import world
@@ -49,20 +49,28 @@ EARLY = {**MIX, "known": 0.2, "twins": 0.06, "odd": 0.06, "labels": 0.08, "prose
 DENSE = {"dense": 0.75, "ahead": 0.25}
 HOLD = {**EARLY, "scene": 0.38, "listed": 0.2, "odd": 0.09, "known": 0.07, "twins": 0.06, "labels": 0.1}
 HELD = {"dense": 0.13, "brief": 0.12, "thoughts": 0.2, "ahead": 0.5, "full": 0.05}
-REPLAY = ("repeat", *DRILLS)
+REPLAY = ("repeat", *SECOND)
 OFTEN = ("repeat", "repeat", *REPLAY)
 COMPARE = {
     "scene": 0.2, "owners": 0.17, "checks": 0.11, "alike": 0.06, "twins": 0.08, "story": 0.03, "listed": 0.13,
     "odd": 0.07, "known": 0.04, "labels": 0.05, "review": 0.02, "feelings": 0.02, "news": 0.02,
 }  # fmt: skip
-EVEN = {"dense": 0.4, "ahead": 0.3, "thoughts": 0.1, "full": 0.2}
+LISTS = {**COMPARE, "listed": 0.22, "checks": 0.15, "twins": 0.06, "labels": 0.03, "known": 0.03}
+CLAIMS = ("claim", "claim", "claim", "alike", "alike", *OFTEN)
+MIXED = {
+    "scene": 0.2, "owners": 0.22, "checks": 0.08, "alike": 0.05, "twins": 0.05, "story": 0.04, "listed": 0.17,
+    "odd": 0.07, "known": 0.03, "labels": 0.04, "review": 0.015, "feelings": 0.015, "news": 0.02,
+}  # fmt: skip
+EVEN = {"dense": 0.12, "brief": 0.2, "thoughts": 0.2, "ahead": 0.36, "full": 0.12}
+ALL = ("things", "things", "things", "claim", "claim", "claim", "alike", *SECOND)
 SCHEDULE = (
     Phase("drills", 700, (2e-3, 2e-3), 1.0, 0.0, tokens=1536),
     Phase("dense", 2800, (2e-3, 1.79e-3), 0.12, 0.02, EARLY, DENSE, tokens=2048),
     Phase("hold", 2000, (1.8e-3, 1.6e-3), 0.10, 0.02, HOLD, HELD, REPLAY, tokens=3072),
-    Phase("compare", 3000, (1.6e-3, 1.4e-3), 0.10, 0.02, COMPARE, HELD, OFTEN, 0.4, tokens=3072),
-    Phase("mixed", 6000, (1.5e-3, 4e-4), 0.10, 0.02, EARLY, EVEN, REPLAY),
-    Phase("settle", 3000, (4e-4, 1e-5), 0.08, 0.02, MIX, EVEN, REPLAY),
+    Phase("compare", 1000, (1.6e-3, 1.6e-3 - 2e-4 / 3), 0.10, 0.02, COMPARE, HELD, OFTEN, 0.4, tokens=3072),
+    Phase("claims", 1000, (1.53e-3, 1.45e-3), 0.32, 0.02, LISTS, HELD, CLAIMS, 0.4, tokens=3072),
+    Phase("mixed", 1500, (1.45e-3, 1.2e-3), 0.14, 0.02, MIXED, EVEN, ALL, 0.4, tokens=3072),
+    Phase("settle", 6000, (1.2e-3, 1e-5), 0.12, 0.02, MIXED, EVEN, ALL, 0.4, tokens=3072),
 )
 
 

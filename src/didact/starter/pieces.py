@@ -84,7 +84,8 @@ def scene(
 
 def claims(scene: Piece) -> list[Ask]:
     """Every claim that can be made of a scene from its own words, as many true as false."""
-    true, false = [], []
+    true: list[Ask] = []
+    false: list[Ask] = []
     for ask in scene.asks:
         if ask.skill != "look":
             continue
@@ -98,7 +99,8 @@ def claims(scene: Piece) -> list[Ask]:
 def pairs(scene: Piece, slot: Slot) -> list[Ask]:
     """Every two people of a scene by what they have in a slot, as many alike as not."""
     had = [(ask.fields["n"], ask.answer) for ask in scene.asks if ask.skill == "look" and ask.slot == slot.name]
-    alike, unlike = [], []
+    alike: list[Ask] = []
+    unlike: list[Ask] = []
     for one, mine in had:
         for other, theirs in had:
             if one != other:

@@ -15,10 +15,8 @@ AROUND = {
     *(
         "fingerprint.py",
         "folder.py",
-        "generate",
         "init.py",
         "init.yaml",
-        "llm",
         "py.typed",
         "recipe.py",
         "run.py",

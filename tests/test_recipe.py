@@ -177,12 +177,12 @@ def test_a_misspelt_setting_of_the_training_loop_is_found() -> None:
         "name=../elsewhere",
         "name=a/b",
         "seed=-1",
-        "generate=[{type: distill}]",
+        "generate=[{type: distill, samples: 3}]",
     ],
 )
 def test_impossible_settings_are_refused(override: str) -> None:
     line = refusal(RECIPE + "audit: [{type: gain}]\n", override, model=Recipe)
-    assert line.startswith(f"--set:{override.partition('=')[0]}: ")
+    assert line.startswith(f"--set:{override.partition('=')[0]}")
     assert "unknown" not in line
 
 
@@ -225,3 +225,16 @@ def test_the_recipe_of_the_readme_is_valid() -> None:
     text = re.search(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text("utf-8"), re.DOTALL)
     assert text is not None
     assert parse(Recipe, text[1], "README.md").sources[0].type == "file"
+
+
+def test_a_teacher_that_is_not_there_is_told() -> None:
+    for strategy in ("{type: distill, teachers: [nobody]}", "{type: self_instruct, teacher: nobody}"):
+        line = refusal(RECIPE + "audit: [{type: gain}]\n", f"generate=[{strategy}]", model=Recipe)
+        assert 'no teacher is called "nobody": teachers has starter' in line
+
+
+def test_a_key_in_the_recipe_is_refused_and_not_shown() -> None:
+    teacher = "{type: endpoint, base_url: 'http://x/v1', model: m, key: sk-abcdefghijklmnop1234}"
+    line = refusal(RECIPE + f"teachers: {{big: {teacher}}}\naudit: [{{type: gain}}]\n", model=Recipe)
+    assert "teachers.big.key: give the name of an environment variable" in line
+    assert "sk-abc" not in line

@@ -18,7 +18,8 @@ from didact import run as run_module
 from didact.console import Console
 from didact.errors import Interrupted, UsageError
 from didact.folder import read_journal, read_lines, sha256
-from didact.run import STAGES, Run, open_run
+from didact.run import STAGES as ALL_STAGES
+from didact.run import Run, open_run
 from didact.stages import FAILED, WORK, Metrics
 
 # Rows of a language that a two-layer model can begin to learn; duplicates are there to be dropped.
@@ -77,6 +78,7 @@ audit: [{{type: stop}}]
     return home / "recipe.yaml"
 
 
+STAGES = tuple(stage for stage in ALL_STAGES if stage != "generate")  # the recipe asks for no generation
 MADE = {
     "build": ("built.jsonl", "heldout.jsonl", "dropped.jsonl"),
     "curate": ("kept.jsonl",),

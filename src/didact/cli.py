@@ -72,6 +72,35 @@ def build(target: Target, out: Out = None, sets: Overrides = None) -> None:
 
 
 @app.command()
+def generate(
+    target: Target,
+    out: Out = None,
+    sets: Overrides = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print what it would ask and cost, and ask nothing.")
+    ] = False,
+    anew: Annotated[
+        bool, typer.Option("--anew", help="Go on with a recipe that was changed while generation was stopped midway.")
+    ] = False,
+) -> None:
+    """Up to here, then let a language model write more instances."""
+    run = _open(target, out, sets)
+    if not run.recipe.generate:
+        raise UsageError("the recipe has no strategy", "add one: generate: [{type: self_instruct}]", field="generate")
+    if dry_run:
+        from didact.generation import bill
+
+        with run:
+            run.upto("build")
+            for line in bill(run):
+                _console().say(line)
+        return
+    run.anew = anew
+    with run:
+        run.upto("generate")
+
+
+@app.command()
 def curate(target: Target, out: Out = None, sets: Overrides = None) -> None:
     """Up to here, then drop what should not be learnt, each with its reason."""
     _upto("curate", target, out, sets)

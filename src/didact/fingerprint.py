@@ -24,6 +24,17 @@ RENDERING = ("calling.py", "scaffold.py", "conversation.py", "render.py", "fit.p
 TUNING = ("pack.py", "model.py", "methods", "forward.py", "tune.py", "checkpoint.py")
 CODE = {
     "build": ("stages.py", "instance.py", *READING, "build", "starter"),
+    "generate": (
+        "generation.py",
+        "teachers.py",
+        "instance.py",
+        *READING,
+        "build",
+        "starter",
+        "generate",
+        "llm",
+        "speak.py",
+    ),
     "curate": ("stages.py", "instance.py", "curate", *RENDERING),
     "tune": ("stages.py", *RENDERING, *TUNING),
     "audit": ("stages.py", "instance.py", *RENDERING, *TUNING, "infer.py", "audit"),
@@ -47,7 +58,7 @@ def model(name: str) -> str:
     folder = starter.base_folder() if name == "starter" else Path(name)
     if not folder.is_dir():
         return name
-    return _content(folder)
+    return content(folder)
 
 
 def sources(configs: Iterable[BaseModel], home: Path) -> dict[str, str]:
@@ -62,10 +73,10 @@ def sources(configs: Iterable[BaseModel], home: Path) -> dict[str, str]:
                 continue
             place = template_file(value, home) if setting == "templates" else home / expand(value)
             if place.exists():
-                found[f"sources.{number}.{setting}: content"] = _content(place)
+                found[f"sources.{number}.{setting}: content"] = content(place)
         for column, value in getattr(config, "beside", {}).items():
             if (home / expand(value)).exists():
-                found[f"sources.{number}.beside.{column}: content"] = _content(home / expand(value))
+                found[f"sources.{number}.beside.{column}: content"] = content(home / expand(value))
     return found
 
 
@@ -83,7 +94,7 @@ def versions() -> dict[str, str]:
     return found
 
 
-def _content(place: Path) -> str:
+def content(place: Path) -> str:
     """Hash of a file, or of the files of a folder and their names."""
     files = sorted(f for f in place.rglob("*") if f.is_file()) if place.is_dir() else [place]
     return digest({str(f.relative_to(place)): _file_id(f) for f in files})

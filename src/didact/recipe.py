@@ -17,6 +17,8 @@ from didact.audit import Audit, ForgettingConfig, GainConfig, StopConfig
 from didact.build import BuildConfig
 from didact.curate import Curate, DecontaminateConfig, HeuristicsConfig, LengthConfig
 from didact.errors import UsageError, nearest
+from didact.generate import Generate
+from didact.llm import BudgetConfig, LocalConfig, TeacherConfig
 from didact.methods import MethodConfig
 from didact.methods.lora import LoraConfig
 from didact.sources import Source, StarterSource
@@ -36,7 +38,11 @@ class Recipe(BaseModel):
     seed: int = Field(0, ge=0, lt=2**32, description="the one seed; build.seed and tune.seed follow it unless given")
     sources: list[Source] = Field([StarterSource()], min_length=1, description="where the rows come from")
     build: BuildConfig = Field(BuildConfig(), description="how rows become instances and what is held out")
-    generate: list[Any] = Field([], description="strategies that make more instances (none exist yet)")
+    generate: list[Generate] = Field([], description="strategies by which a language model writes more instances")
+    teachers: dict[str, TeacherConfig] = Field(
+        {"starter": LocalConfig()}, min_length=1, description="name: a language model that strategies can ask"
+    )
+    budget: BudgetConfig = Field(BudgetConfig(), description="the most that teachers may be asked for")
     curate: list[Curate] = Field(
         [HeuristicsConfig(), DecontaminateConfig(), LengthConfig()], description="filters, in this order"
     )
@@ -53,12 +59,14 @@ class Recipe(BaseModel):
             raise ValueError("use up to 64 letters, digits, dots, dashes and underscores, a letter or digit first")
         return name
 
-    @field_validator("generate")
-    @classmethod
-    def _nothing_to_generate(cls, strategies: list[Any]) -> list[Any]:
-        if strategies:
-            raise ValueError("no generation strategy exists yet: leave this section out")
-        return strategies
+    @model_validator(mode="after")
+    def _teachers_are_there(self) -> Recipe:
+        for strategy in self.generate:
+            given = (getattr(strategy, name, "") for name in ("teacher", "judge"))
+            for name in (*given, *getattr(strategy, "teachers", ())):
+                if name and name not in self.teachers:
+                    raise ValueError(f'no teacher is called "{name}": teachers has {", ".join(self.teachers)}')
+        return self
 
     @model_validator(mode="before")
     @classmethod
@@ -207,7 +215,7 @@ def _place(loc: Sequence[str | int], root: yaml.Node, data: Any) -> Path_:
         if isinstance(here, dict) and isinstance(step, str):
             if step in here:
                 here = here[step]
-            elif (index < len(loc) - 1 and here.get("type") == step) or index < len(loc) - 1:
+            elif here.get("type") == step or index < len(loc) - 1:
                 continue
             path.append(step)
         elif isinstance(here, list) and isinstance(step, int) and step < len(here):

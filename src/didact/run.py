@@ -42,6 +42,7 @@ class Run:
         self.path = folder
         self.stop = 0  # the signal that asked us to stop, if one did
         self.patient = False  # the work at hand looks at `stop` by itself
+        self.anew = False  # a changed recipe may take over generation that was stopped midway
         self.journal: dict[str, Any] = {}
         self._handlers: dict[int, Any] = {}
         self.loaded: Loaded | None = None
@@ -103,7 +104,12 @@ class Run:
     # --- stages: what goes in, whether it has changed, and the work --------------------------------------------------
 
     def _stage(self, name: str) -> None:
+        if name == "generate" and not self.recipe.generate:
+            self.journal["stages"].pop(name, None)
+            return
         inputs, before = self._inputs(name), self.journal["stages"].get(name, {})
+        if name == "generate" and before.get("state") == "started" and not self.anew:
+            self._refuse_change(before["inputs"], inputs)
         why = self._why(before, inputs)
         if not why:
             told = ", ".join(f"{count:,} {what}" for what, count in before.get("counts", {}).items())
@@ -129,6 +135,15 @@ class Run:
         if self.stop:  # a library swallowed the interruption; the stage is finished, so nothing is lost
             raise self.interrupted()
 
+    def _refuse_change(self, before: dict[str, Any], inputs: dict[str, Any]) -> None:
+        """Generation that was stopped midway goes on with the same recipe, or on demand anew with another."""
+        from didact.generation import changed_midway
+
+        if changed := changed_midway(before, inputs):
+            problem = f"the recipe was changed while generation was stopped midway: {', '.join(changed[:3])}"
+            fix = "undo that, or go on with the new one: didact generate --anew (paid answers are kept)"
+            raise UsageError(problem, fix, file=self.path / "recipe.yaml", field="generate")
+
     def _why(self, before: Mapping[str, Any], inputs: Mapping[str, Any]) -> str:
         """Why a stage must run; empty if its outputs stand for these inputs."""
         if not before:
@@ -151,8 +166,13 @@ class Run:
         if name == "build":
             found |= fingerprint.flat("sources", recipe.sources) | fingerprint.flat("build", recipe.build)
             found |= fingerprint.sources(recipe.sources, self.home)
+        elif name == "generate":
+            from didact.generation import inputs
+
+            found |= inputs(recipe, self.home) | self._hashes("built.jsonl", "heldout.jsonl")
         elif name == "curate":
             found |= fingerprint.flat("curate", recipe.curate) | self._hashes("built.jsonl", "heldout.jsonl")
+            found |= self._hashes("generated.jsonl") if recipe.generate else {}
             found |= {"tune.max_length": recipe.tune.max_length, "tune.truncation": recipe.tune.truncation}
             found |= {"model": fingerprint.model(self.model_name())}
         elif name == "tune":

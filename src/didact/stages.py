@@ -22,6 +22,7 @@ from didact.instance import Drop, Instance
 if TYPE_CHECKING:
     from didact.audit import Speaker
     from didact.audit.report import About
+    from didact.model import Loaded
     from didact.render import Tokens
     from didact.run import Run
     from didact.tune import Step
@@ -59,11 +60,21 @@ def build(run: Run) -> Done:
     return counts, ("built.jsonl", "heldout.jsonl", "dropped.jsonl")
 
 
+def generate(run: Run) -> Done:
+    """A language model writes more instances; answers are kept in calls.jsonl and paid for once."""
+    from didact.generation import generate as write
+
+    return write(run, lambda instances: _retrained(run, instances))
+
+
 def curate(run: Run) -> Done:
     """Drop what should not be learnt, each with its reason."""
     from didact.curate import STRATEGIES, Context
 
     instances, drops = list(run.instances("built.jsonl")), list[Drop]()
+    before = "generate" if run.recipe.generate else "build"
+    if run.recipe.generate:
+        instances += run.instances("generated.jsonl")
     built = len(instances)
     heldout = list(run.instances("heldout.jsonl"))
     context = Context(heldout=heldout, tokens=_whole(run), max_length=_longest(run))
@@ -74,7 +85,7 @@ def curate(run: Run) -> Done:
         instances = [instance for instance, verdict in judged if verdict.keep]
     if not instances:
         raise UsageError(f"all {built} instances were dropped", _most(drops), field="curate")
-    head = run.journal["stages"]["build"]["outputs"]["dropped.jsonl"]["bytes"]
+    head = run.journal["stages"][before]["outputs"]["dropped.jsonl"]["bytes"]
     run.folder.write_lines("dropped.jsonl", (_drop_line("curate", drop) for drop in drops), keep=head)
     kept = run.folder.write_lines("kept.jsonl", (_line(instance.to_json()) for instance in instances))
     _tell_drops(run, drops)
@@ -213,8 +224,13 @@ def _about(run: Run) -> About:
 
 def _retrain(run: Run, instances: Sequence[Instance]) -> Speaker:
     """A fresh base tuned on other instances with the same recipe, in memory, for the controls of the audit."""
-    from didact.fit import fit
     from didact.infer import Answerer
+
+    return Answerer(_retrained(run, instances))
+
+
+def _retrained(run: Run, instances: Sequence[Instance]) -> Loaded:
+    from didact.fit import fit
     from didact.model import load
     from didact.tune import tune as train
 
@@ -235,7 +251,7 @@ def _retrain(run: Run, instances: Sequence[Instance]) -> Speaker:
 
     with run.patience(), run.console.progress("") as update:
         train(loaded, run.recipe.method, fitted.tokens, settings, report=report, stop=lambda: bool(run.stop))
-    return Answerer(loaded)
+    return loaded
 
 
 def _tell_drops(run: Run, drops: Sequence[Drop]) -> None:
@@ -302,6 +318,7 @@ def _most(drops: Sequence[Drop]) -> str:
 
 WORK: dict[str, Callable[[Run], Done]] = {
     "build": build,
+    "generate": generate,
     "curate": curate,
     "tune": tune,
     "audit": audit,

@@ -1,0 +1,241 @@
+"""Dialogues of a model with itself: it plays the human and the assistant on a topic that a seed gives.
+
+Baize (Xu et al. 2023, arXiv 2304.01196). `transcript` is its first version: one call writes the whole chat, which is
+then parsed; `turns` its second: human turns are continued from the transcript and end at the assistant's tag, assistant
+turns come from an ordinary chat. A chat that breaks its form is kept up to there, or dropped if nothing is left. With
+`feedback` several replies are sampled for each assistant turn and the judge's best, marked 1 to 100, is kept: self-
+distillation with feedback; with `distil` they come from the run's base tuned on the dialogues so far.
+
+Limits: the original had neither deduplication nor a quality filter; a model asks itself what it can answer.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from didact.generate.context import (
+    Asker,
+    Context,
+    Licence,
+    MaxTokens,
+    Seeds,
+    Teacher,
+    Temperature,
+    TopP,
+    dialogue,
+    name_of,
+)
+from didact.generate.faults import fault
+from didact.generate.marks import mark_all
+from didact.generate.prompts import prompt
+from didact.generate.seeds import load_seeds
+from didact.instance import Drop, Instance, Message, Origin, Part
+from didact.llm import Bill, Request
+from didact.llm.budget import tokens_of
+
+NAME = "self_chat"
+HUMAN, AI = "[Human]", "[AI]"
+Turns = list[tuple[str, str]]
+
+
+class SelfChatConfig(BaseModel):
+    """Dialogues of a model with itself about the topics of seeds."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    type: Literal["self_chat"] = Field("self_chat", description="dialogues of a model with itself, from seed questions")
+    teacher: Teacher = ""
+    seeds: Seeds = ""
+    limit: int | None = Field(None, ge=1, description="use at most so many seeds")
+    way: Literal["transcript", "turns"] = Field(
+        "transcript", description="transcript: one call writes the whole chat; turns: one call for each turn"
+    )
+    max_rounds: int = Field(5, ge=1, description="most questions of a dialogue; later ones are left out")
+    min_rounds: int = Field(1, ge=1, description="a dialogue with fewer answered questions is dropped")
+    temperature: Temperature = 1.0
+    top_p: TopP = 1.0
+    max_tokens: MaxTokens = 2048
+    turn_tokens: MaxTokens = 512
+    feedback: int = Field(0, ge=0, description="replies sampled for each assistant turn, of which the best is kept")
+    distil: bool = Field(
+        False, description="feedback: sample from the run's base tuned on the dialogues, not the teacher"
+    )
+    judge: Teacher = ""
+    licence: Licence = ""
+
+    @model_validator(mode="after")
+    def _distil_needs_feedback(self) -> SelfChatConfig:
+        if self.distil and not self.feedback:
+            raise ValueError("distil says where the replies of feedback come from: set feedback, 4 in the original")
+        return self
+
+
+def self_chat(config: SelfChatConfig, context: Context) -> Iterator[Instance]:
+    """One dialogue per seed, in their order, less those that are dropped."""
+    llm = context.llm(config.teacher)
+    seeds = list(islice(load_seeds(config.seeds, context.home, context.built), config.limit))
+    topics = [f"{s.instruction} {s.examples[0][0]}".strip() if s.examples else s.instruction for s in seeds]
+    chats = (
+        _transcripts(config, context, llm, topics)
+        if config.way == "transcript"
+        else _by_turns(config, context, llm, topics)
+    )
+    kept: list[tuple[int, Turns]] = []
+    for number, turns in enumerate(chats, 1):
+        turns = _sound(turns)[: 2 * config.max_rounds]
+        if len(turns) < 2 * config.min_rounds:
+            _drop(context, "the chat is malformed or too short", topics[number - 1], number)
+        else:
+            kept.append((number, turns))
+    if config.feedback:
+        kept = _with_feedback(config, context, llm, kept)
+    for number, turns in kept:
+        yield _instance(config, turns, number, llm.name, topics[number - 1])
+
+
+def _transcripts(config: SelfChatConfig, context: Context, llm: Asker, topics: Sequence[str]) -> Iterator[Turns]:
+    def request(topic: str) -> Request:
+        return Request(
+            (("user", prompt("self_chat", topic=topic)),), temperature=config.temperature, top_p=config.top_p,
+            max_tokens=config.max_tokens,
+        )  # fmt: skip
+
+    for number, reply in enumerate(llm.ask(map(request, topics)), 1):
+        context.progress(number, len(topics))
+        if not reply.ok:
+            context.rejected(NAME, reply, number)
+        yield parse_chat(reply.text, reply.finish == "length") if reply.ok else []
+
+
+def parse_chat(text: str, cut: bool = False) -> Turns:
+    """The turns of a written chat from its first question on: whole pairs up to the first malformed place.
+
+    The greeting of the prompt is left out if it is repeated; of a cut chat the last pair is.
+    """
+    pieces = re.split(r"\[\s*human\s*\]\W?", text, flags=re.IGNORECASE)[1:]
+    found: Turns = []
+    for i, piece in enumerate(pieces):
+        halves = re.split(r"\[\s*ai\s*\]\W?", piece, flags=re.IGNORECASE)
+        question = halves[0].strip()
+        if len(halves) != 2 or not question or not halves[1].strip() or (cut and i == len(pieces) - 1):
+            break
+        if not (i == 0 and re.fullmatch(r"(?i)(?:hello|hi|hey)\W*", question)):
+            found += [("user", question), ("assistant", halves[1].strip())]
+    return found
+
+
+def _by_turns(config: SelfChatConfig, context: Context, llm: Asker, topics: Sequence[str]) -> list[Turns]:
+    """All chats side by side: a question for each that goes on, then an answer."""
+    chats: list[Turns] = [[] for _ in topics]
+    going = list(range(len(topics)))
+    for round_ in range(config.max_rounds):
+        context.progress(round_, config.max_rounds)
+        asked = [_human_request(config, topics[i], chats[i]) for i in going]
+        questions: list[tuple[int, str]] = []
+        for i, reply in zip(going, llm.ask(asked), strict=True):
+            text = re.split(r"\[\s*(?:ai|human)\s*\]", reply.text, flags=re.IGNORECASE)[0].strip() if reply.ok else ""
+            if not reply.ok:
+                context.rejected(NAME, reply, i + 1)
+            if text and reply.finish != "length":
+                questions.append((i, text))
+        replies = llm.ask(_reply_request(config, (*chats[i], ("user", text)), 0) for i, text in questions)
+        going = []
+        for (i, text), reply in zip(questions, replies, strict=True):
+            if not reply.ok:
+                context.rejected(NAME, reply, i + 1)
+            elif reply.finish != "length":
+                chats[i] += [("user", text), ("assistant", reply.text.strip())]
+                going.append(i)
+    return chats
+
+
+def _human_request(config: SelfChatConfig, topic: str, turns: Turns) -> Request:
+    told = "\n".join(f"{HUMAN if role == 'user' else AI} {text}" for role, text in turns)
+    text = f"{prompt('self_chat', topic=topic)}\n{told}".rstrip() + f"\n{HUMAN}"
+    return Request(
+        prompt=text, temperature=config.temperature, top_p=config.top_p, max_tokens=config.turn_tokens, stop=(AI,)
+    )
+
+
+def _reply_request(config: SelfChatConfig, turns: Sequence[tuple[str, str]], sample: int) -> Request:
+    return Request(
+        tuple(turns), sample=sample, temperature=config.temperature, top_p=config.top_p, max_tokens=config.turn_tokens
+    )
+
+
+def _sound(turns: Turns) -> Turns:
+    """The pairs before the first one that is of no use."""
+    for i in range(0, len(turns) - 1, 2):
+        question, answer = turns[i][1], turns[i + 1][1]
+        before = {text for role, text in turns[:i] if role == "user"}
+        if fault(question) or fault(answer, question) or question in before:
+            return turns[:i]
+    return turns[: len(turns) // 2 * 2]
+
+
+def _with_feedback(
+    config: SelfChatConfig, context: Context, llm: Asker, kept: list[tuple[int, Turns]]
+) -> list[tuple[int, Turns]]:
+    """Each reply is exchanged for the best of several by the judge's marks, where any is marked better than 0."""
+    judge = context.llm(config.judge or config.teacher)
+    if config.distil:
+        made = [_instance(config, turns, number, llm.name, "") for number, turns in kept]
+        llm = context.tuned_on(made, "generate.distil")
+    places = [(k, i) for k, (_, turns) in enumerate(kept) for i in range(1, len(turns), 2)]
+    requests = (
+        _reply_request(config, kept[k][1][:i], sample) for k, i in places for sample in range(1, config.feedback + 1)
+    )
+    replies = llm.ask(requests)
+    options: list[list[str]] = []
+    for n, (k, i) in enumerate(places):
+        sampled = replies[n * config.feedback : (n + 1) * config.feedback]
+        asked = kept[k][1][i - 1][1]
+        options.append([r.text.strip() for r in sampled if r.ok and r.finish != "length" and not fault(r.text, asked)])
+    items = [
+        {"turns": kept[k][1][:i], "answer": option}
+        for (k, i), some in zip(places, options, strict=True)
+        for option in some
+    ]
+    marks = iter(mark_all(judge, "mark_reply", items, 1, 100))
+    best = [(number, list(turns)) for number, turns in kept]
+    for (k, i), some in zip(places, options, strict=True):
+        marked = [(mark, -n) for n, mark in ((n, next(marks)) for n in range(len(some))) if mark is not None]
+        if marked:
+            best[k][1][i] = ("assistant", some[-max(marked)[1]])
+        else:
+            _drop(context, "no sampled reply was marked: the first one stays", best[k][1][i - 1][1], best[k][0])
+    return best
+
+
+def _instance(config: SelfChatConfig, turns: Turns, number: int, teacher: str, topic: str) -> Instance:
+    messages = tuple(
+        Message("user", (Part(text, "instruction"),))
+        if role == "user"
+        else Message("assistant", (Part(text, "answer"),))
+        for role, text in turns
+    )
+    return dialogue(
+        NAME, messages, number=number, teacher=teacher, parents=(name_of(topic),), licence=config.licence,
+        tags={"rounds": str(len(turns) // 2)},
+    )  # fmt: skip
+
+
+def _drop(context: Context, reason: str, detail: str, number: int) -> None:
+    context.drop(Drop(reason, detail[:200], Origin(f"generate:{NAME}", number, via=f"generate:{NAME}")))
+
+
+def bill(config: SelfChatConfig, context: Context) -> Bill:
+    """A call per seed, or two per turn; with feedback as many replies and marks per turn."""
+    n = len(list(islice(load_seeds(config.seeds, context.home, context.built), config.limit)))
+    read, rounds = tokens_of(prompt("self_chat", topic="x" * 100)), config.max_rounds
+    if config.way == "transcript":
+        total = Bill(n, n * read, n * min(config.max_tokens, 120 * rounds))
+    else:
+        total = Bill(2 * n * rounds, n * rounds * (2 * read + 120 * rounds), n * rounds * 120)
+    replies = n * rounds * config.feedback
+    return total + Bill(2 * replies, replies * (2 * 60 * rounds + 200), replies * 150)

@@ -153,7 +153,6 @@ def test_ready_made_files_build(
         (("messy", "fewclue_bustm.json"), NO_FORMAT),
         (("messy", "mpe_garbled_premises.csv"), NO_FORMAT),
         (("messy", "self_instruct_generated_with_duplicates.jsonl.gz"), "questions without answers"),
-        (("messy", "ni_fi_bad_translation", "fin-translated-task179_participant_extraction.json"), ONE_OBJECT),
         (
             ("annotated_raw", "clinc150_small.json.gz"),
             "arrays without names - name the 2 values in the source: columns",

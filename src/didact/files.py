@@ -1,5 +1,5 @@
-"""Rows of one file: JSON lines, JSON, CSV, TSV, Parquet, CoNLL or bare lines, plain, gzip or zstd; streamed where
-possible.
+"""Rows of one file: JSON lines, JSON, CSV, TSV, YAML, Parquet, Arrow, CoNLL or bare lines, plain, gzip or zstd;
+streamed where possible.
 
 Lines end at "\\n" and nowhere else: U+0085 or U+2028 inside a text do not end a line. What a row's fault leads to
 (stop, or drop and count) is decided by the `fault` that is handed in.
@@ -17,12 +17,15 @@ from typing import Any, BinaryIO, Literal
 from didact import json_rows, layouts, tables
 from didact.errors import UsageError, missing_extra, nearest
 
-Layout = Literal["auto", "jsonl", "json", "csv", "tsv", "parquet", "lines", "conll", "squad", "splits", "object"]
+Layout = Literal[
+    "auto", "jsonl", "json", "csv", "tsv", "yaml", "parquet", "arrow", "lines", "conll", "squad", "splits", "object"
+]
 Record = tables.Record  # the line or place of a record, and its row
 Fault = tables.Fault  # gets the reason, a fixed phrase, and the error
 
 SUFFIXES: dict[str, Layout] = {
     ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "json", ".csv": "csv", ".tsv": "tsv", ".parquet": "parquet",
+    ".arrow": "arrow", ".feather": "arrow", ".yaml": "yaml", ".yml": "yaml",
     ".txt": "lines", ".conll": "conll", ".bio": "conll", ".iob": "conll",
 }  # fmt: skip
 MAGIC = {".gz": b"\x1f\x8b", ".zst": b"\x28\xb5\x2f\xfd"}
@@ -44,9 +47,9 @@ def records(
     `fault(reason, error)`.
     """
     layout = layout_of(path) if layout == "auto" else layout
-    if layout == "parquet":
+    if layout in ("parquet", "arrow"):
         _opened(path).close()
-        yield from tables.parquet_rows(path)
+        yield from (tables.parquet_rows if layout == "parquet" else tables.arrow_rows)(path)
         return
     seen = 0
 
@@ -91,6 +94,8 @@ def _parse(
             yield from ((number, {"text": line.removesuffix("\n").removesuffix("\r")}) for number, line in lines)
         elif layout == "jsonl":
             yield from json_rows.json_lines(path, lines, fault)
+        elif layout == "yaml":
+            yield from json_rows.yaml_rows(path, lines, fault)
         elif layout == "conll":
             yield from layouts.conll_rows(path, lines, fault, columns)
         else:

@@ -105,9 +105,32 @@ def json_rows(
     elif layout == "object" or not isinstance(value, list):
         problem = f"holds one JSON {_kind(value)}, not an array of rows"
         fix = "save its rows as JSON lines, one object per line, or say where they lie: layout: object, unroll: {...}"
+        if isinstance(value, dict) and "Definition" in value and "Instances" in value:
+            fix = "it is a task of Super-NaturalInstructions: read it with type: super-ni"
         raise UsageError(problem, fix, file=path)
     else:
         yield from _items(path, value, fault)
+
+
+def yaml_rows(path: Path, lines: Iterable[tuple[int, str]], fault: Fault) -> Iterator[Record]:
+    """A YAML list of mappings; aliases are refused, since a few lines of them can stand for terabytes."""
+    import yaml
+
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    text = "".join(line for _, line in lines)
+    try:
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=loader)):
+            raise UsageError("it repeats parts by YAML aliases", "write them out, or save it as JSON", file=path)
+        value = loader(text).get_single_data()
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else None
+        raise UsageError(f"not YAML: {error.problem}", "mend this line", file=path, line=line) from error
+    except (yaml.YAMLError, ValueError, RecursionError, TypeError) as error:
+        told = (str(error).splitlines() or [""])[0]
+        raise UsageError(f"not YAML: {told}", "mend the file", file=path) from error
+    if value is not None and not isinstance(value, list):
+        raise UsageError(f"holds one YAML {_kind(value)}, not a list of rows", "write a list", file=path)
+    yield from _items(path, value or [], fault)
 
 
 def _items(path: Path, values: Iterable[Any], fault: Fault) -> Iterator[Record]:

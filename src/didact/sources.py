@@ -94,8 +94,13 @@ Format = Annotated[
 ]
 
 
+Fill = Annotated[
+    dict[str, str], Field(description="NAME: what stands for {{NAME}} in ready-made rows that nobody has filled in")
+]
+
+
 class FileSource(BaseModel):
-    """Rows of a file: jsonl, json, csv, tsv, parquet, CoNLL, SQuAD or bare lines, plain, .gz or .zst."""
+    """Rows of a file: jsonl, json, csv, tsv, yaml, parquet, Arrow, CoNLL, SQuAD or bare lines, plain, .gz or .zst."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -133,6 +138,7 @@ class FileSource(BaseModel):
     labels: Labels = {}
     on_error: OnError = "stop"
     format: Format = "auto"
+    fill: Fill = {}
 
     @field_validator("encoding")
     @classmethod
@@ -183,6 +189,7 @@ class HubSource(BaseModel):
     labels: Labels = {}
     on_error: OnError = "stop"
     format: Format = "auto"
+    fill: Fill = {}
 
     @model_validator(mode="after")
     def _references_need_group(self) -> HubSource:
@@ -367,7 +374,9 @@ def _task(
         return replace(task, templates=bound)
     looked_at = [row.data for row in islice(_rows(config, source, read, look, labels), LOOKED_AT)]
     try:
-        return replace(task, mapping=formats.detect(looked_at, config.format))
+        mapping = formats.detect(looked_at, config.format)
+        formats.refuse_unfilled(looked_at, config.fill)
+        return replace(task, mapping=mapping)
     except UsageError as error:
         raise error.at(file=path) from error
 
@@ -433,6 +442,8 @@ def _prepared(
             data[column] = [label.name_of(item, column) for item in value]
         else:
             data[column] = label.name_of(value, column)
+    if config.fill:
+        data = formats.filled(data, config.fill)
     if data.get("_split", "train") not in ("train", "heldout"):
         raise UsageError(f"{data['_split']!r} is no side of the split", "write train or heldout", field="_split")
     if not config.rename:

@@ -1,8 +1,9 @@
-"""Rows of tables: CSV and TSV from lines of text, Parquet from its file."""
+"""Rows of tables: CSV and TSV from lines of text, Parquet and Arrow from their files."""
 
 from __future__ import annotations
 
 import csv
+import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from didact.errors import UsageError, missing_extra
 
 DROP = "or drop such rows: on_error: drop"
 Record = tuple[int, dict[str, Any]]
+JSON_COLUMN = b"didact.json"  # in the metadata of a column
 Fault = Callable[[str, UsageError], None]
 
 
@@ -71,23 +73,58 @@ def _header(path: Path, names: list[str], layout: str, line: int) -> list[str]:
 def parquet_rows(path: Path) -> Iterator[Record]:
     """(number, row) for the records of a Parquet file, read in batches."""
     try:
-        import pyarrow
         from pyarrow import parquet
     except ImportError as error:
         raise missing_extra("pyarrow", "parquet") from error
+
+    def batches() -> tuple[Any, Iterable[Any]]:
+        file = parquet.ParquetFile(path)
+        return file.schema_arrow, file.iter_batches(batch_size=1024)
+
+    yield from _batch_rows(path, "Parquet", batches)
+
+
+def arrow_rows(path: Path) -> Iterator[Record]:
+    """(number, row) for the records of an Arrow file (Feather too) or stream, as `datasets` keeps them."""
+    try:
+        import pyarrow
+        from pyarrow import ipc
+    except ImportError as error:
+        raise missing_extra("pyarrow", "parquet") from error
+
+    def batches() -> tuple[Any, Iterable[Any]]:
+        source = pyarrow.memory_map(str(path))
+        try:
+            file = ipc.open_file(source)
+        except pyarrow.ArrowInvalid:
+            source.seek(0)
+            stream = ipc.open_stream(source)
+            return stream.schema, stream
+        return file.schema, (file.get_batch(i) for i in range(file.num_record_batches))
+
+    yield from _batch_rows(path, "Arrow", batches)
+
+
+def _batch_rows(path: Path, kind: str, batches: Callable[[], tuple[Any, Iterable[Any]]]) -> Iterator[Record]:
+    """The rows of record batches. A column marked so in its metadata holds JSON, which Arrow's types cannot tell."""
+    import pyarrow
+
     number = 0
     try:
-        file = parquet.ParquetFile(path)
-        names = file.schema_arrow.names
-        for name in names:
-            if names.count(name) > 1:
+        schema, found = batches()
+        for name in schema.names:
+            if schema.names.count(name) > 1:
                 raise UsageError("two columns have this name", "rename one in the file", file=path, field=name)
-        for batch in file.iter_batches(batch_size=1024):
+        coded = [field.name for field in schema if JSON_COLUMN in (field.metadata or {})]
+        for batch in found:
             for row in batch.to_pylist():
                 number += 1
+                for name in coded:
+                    row[name] = None if row[name] is None else json.loads(row[name])
                 yield number, row
-    except (pyarrow.ArrowException, OSError) as error:
-        problem = f"not readable as Parquet: {str(error).splitlines()[0]}"
+    except (pyarrow.ArrowException, OSError, ValueError) as error:
+        told = (str(error).splitlines() or [""])[0]
+        problem = f"not readable as {kind}: {told}"
         raise UsageError(problem, "fetch or write the file again", file=path) from error
     if not number:
         raise UsageError("the file holds no rows", "give a file with rows", file=path)

@@ -15,12 +15,12 @@ from typing import Any, Literal, get_args
 
 from didact.errors import UsageError
 from didact.formats import single, super_ni, turns
-from didact.formats.fields import DROP
+from didact.formats.fields import DROP, filled, refuse_unfilled
 from didact.formats.super_ni import Encoding
 from didact.instance import Instance, Message, Origin, Part
 
 __all__ = ["CARRIED", "COLUMNS", "DROP", "FORMATS", "GROUPS", "READERS", "WRITERS", "Encoding", "Mapping", "Name"]
-__all__ += ["detect", "from_instances", "to_instances", "unwritten"]
+__all__ += ["detect", "filled", "from_instances", "refuse_unfilled", "to_instances", "unwritten"]
 
 Name = Literal[
     "messages", "sharegpt", "pairs", "tree", "baize", "self-instruct", "super-ni", "alpaca", "prompt-completion", "text"

@@ -8,13 +8,16 @@ not changed since.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from didact.errors import UsageError, nearest
 from didact.instance import Instance
 
 DROP = "or drop such rows: on_error: drop"
+UNFILLED = re.compile(r"\{\{\s*([A-Za-z_]\w*)\s*\}\}")
 MISSING = "\x00missing"  # in `extra`: the row had no such field
 
 
@@ -68,6 +71,26 @@ def extra(instance: Instance, form: str, key: str) -> Any:
     """What was kept under a key; columns of any format, the rest only if the row was read in this one."""
     found = json.loads(instance.tags.get("extra", "{}"))
     return found.get(key, {}) if key == "columns" or found.get("format", form) == form else {}
+
+
+def filled(value: Any, fill: Mapping[str, str]) -> Any:
+    """A row, or any value of it, with the placeholders that have a value in `fill` replaced in all its texts."""
+    if isinstance(value, str):
+        return UNFILLED.sub(lambda found: fill.get(found[1], found[0]), value) if "{{" in value else value
+    if isinstance(value, list):
+        return [filled(item, fill) for item in value]
+    return {key: filled(item, fill) for key, item in value.items()} if isinstance(value, dict) else value
+
+
+def refuse_unfilled(rows: Sequence[Mapping[str, Any]], fill: Mapping[str, str]) -> None:
+    """Refuse rows of which many hold the same {{NAME}}: a form that nobody has filled in. Few may well talk of one."""
+    counts = Counter(name for row in rows for name in {*UNFILLED.findall(json.dumps(row, default=str))} - {*fill})
+    found = [name for name, count in counts.most_common() if count >= max(3, len(rows) / 20)]
+    if found:
+        first = f"{counts[found[0]]} of {len(rows)} rows looked at hold {{{{{found[0]}}}}}"
+        told = ", ".join(f"{name}: ..." for name in found)
+        fix = f"say what it stands for: fill: {{{told}}}"
+        raise UsageError(f"{first}, which nobody has filled in", fix, field="fill")
 
 
 def _there(row: Mapping[str, Any], key: str) -> None:

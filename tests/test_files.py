@@ -197,7 +197,7 @@ DAMAGE: dict[str, tuple[str, bytes, str]] = {
         "a.train",
         b"x",
         " its name does not tell how to read it - add `layout:` "
-        "(conll, csv, json, jsonl, lines, parquet, tsv) to the source",
+        "(arrow, conll, csv, json, jsonl, lines, parquet, tsv, yaml) to the source",
     ),
     "no header": (
         "a.csv",

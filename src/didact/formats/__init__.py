@@ -18,6 +18,7 @@ from didact.formats import single, super_ni, turns
 from didact.formats.fields import DROP, filled, refuse_unfilled
 from didact.formats.super_ni import Encoding
 from didact.instance import Instance, Message, Origin, Part
+from didact.sandbox import TemplateDrop
 
 __all__ = ["CARRIED", "COLUMNS", "DROP", "FORMATS", "GROUPS", "READERS", "WRITERS", "Encoding", "Mapping", "Name"]
 __all__ += ["detect", "filled", "from_instances", "refuse_unfilled", "to_instances", "unwritten"]
@@ -167,7 +168,10 @@ def unwritten(name: Name, instance: Instance, row: Dict[str, Any]) -> dict[str, 
     `read` is the id of the instance that the row alone gives; then, where they differ, format and extra, parts (slots
     and lengths) or whole messages, references, choices and tags.
     """
-    (back,) = READERS[name](dict(row), instance.origin)
+    try:
+        (back,) = READERS[name](dict(row), instance.origin)
+    except TemplateDrop as left_out:
+        raise UsageError(f"in this format it would be left out: {left_out.reason}", "write it as messages") from None
     held: dict[str, Any] = {}
     mine, its = (json.loads(each.tags.get("extra", "{}")) for each in (instance, back))
     columns = mine.get("columns", {})

@@ -1,12 +1,10 @@
 """Conversations: OpenAI messages, ShareGPT, pairs of turns, trees of ranked replies and Baize's transcripts.
 
-A turn that calls tools is learnt as the JSON of its calls, as ShareGPT writes them. What a turn holds besides role and
-text (names, ids, tool calls) is kept by its position.
+What a turn holds besides role and text (names, ids, tool calls) is kept verbatim by its position.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -259,11 +257,10 @@ def _said(turn: Mapping[str, Any], key: str) -> str | None:
 
 
 def _content(turn: Mapping[str, Any], key: str, place: str) -> str:
-    """The text of a turn: its content, which may be a list of text parts, and the JSON of the tools it calls."""
-    value, calls = turn.get(key), [turn[name] for name in ("tool_calls", "function_call") if turn.get(name)]
-    called = json.dumps(_functions(calls[0]), ensure_ascii=False) if calls else ""
+    """The text of a turn: its content, which may be a list of text parts, or null beside the tools it calls."""
+    value, calls = turn.get(key), bool(turn.get("tool_calls") or turn.get("function_call"))
     if value is None and calls:
-        return called
+        return ""
     if isinstance(value, list):
         texts = []
         for i, part in enumerate(value):
@@ -273,17 +270,8 @@ def _content(turn: Mapping[str, Any], key: str, place: str) -> str:
                 problem = f'a content part of type "{kind}", but only text is read'
                 raise UsageError(problem, f"leave it out, {DROP}", field=f"{place}.{key}.{i}")
             texts.append(text)
-        said = "".join(texts)
-    else:
-        try:
-            said = text_of(turn, key, empty=bool(calls))
-        except UsageError as error:
-            raise UsageError(error.problem, error.fix, field=f"{place}.{key}") from error
-    return said + ("\n" if said and called else "") + called
-
-
-def _functions(calls: Any) -> Any:
-    """Name and arguments of the called functions, without the ids that nobody could foresee."""
-    if not isinstance(calls, list):
-        return calls
-    return [call["function"] if isinstance(call, dict) and "function" in call else call for call in calls]
+        return "".join(texts)
+    try:
+        return text_of(turn, key, empty=calls)
+    except UsageError as error:
+        raise UsageError(error.problem, error.fix, field=f"{place}.{key}") from error

@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,15 +16,15 @@ import pytest
 import torch
 from conftest import make_model
 
-from didact import forward as computing
+from didact import attention
 from didact import tune as module
 from didact.errors import Interrupted, UsageError
-from didact.forward import Head, Way, loss_sum, measure, targets, ways
+from didact.forward import Forward
 from didact.instance import Instance, Message, Origin, Part
 from didact.methods.full import FullConfig
 from didact.methods.lora import LoraConfig
 from didact.model import Loaded, load
-from didact.pack import Batch, batch
+from didact.pack import Batch
 from didact.render import Tokens
 from didact.tune import Step, TuneConfig, tune
 
@@ -59,36 +58,6 @@ def kind_folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPat
     return make_model(tmp_path_factory.mktemp(request.param), request.param)
 
 
-def test_loss_equals_the_one_of_transformers(kind_folder: Path) -> None:
-    loaded = load(str(kind_folder))
-    data = rendered(loaded)
-    one = batch(data, range(8), loaded.pad_id)
-    notes: list[str] = []
-    ours = loss_sum(head(loaded, one, notes.append), one, loaded.device, "fp32") / one.weights_BT.sum()
-    labels = one.ids_BT.masked_fill(one.weights_BT == 0, -100)
-    mask = (one.segments_BT > 0).long()
-    theirs = loaded.model(input_ids=one.ids_BT, attention_mask=mask, labels=labels).loss
-    assert ours.item() == pytest.approx(theirs.item(), rel=1e-5)
-    assert notes == []  # the head at supervised positions alone was proved equal
-
-
-def test_a_model_whose_head_does_more_gets_the_full_pass(tiny_llama: Path) -> None:
-    loaded = load(str(tiny_llama))
-    forward = loaded.model.forward
-
-    def scaled(*args: object, **kwargs: object) -> object:
-        output = forward(*args, **kwargs)
-        output.logits = output.logits * 2
-        return output
-
-    loaded.model.forward = scaled
-    one, notes = batch(rendered(loaded), range(4), 0), list[str]()
-    picked = head(loaded, one, notes.append)
-    chosen = one.weights_BT != 0
-    assert torch.equal(picked(one.ids_BT, chosen), scaled(input_ids=one.ids_BT).logits[chosen])
-    assert "other logits" in notes[0]
-
-
 @pytest.mark.parametrize("max_tokens", [1, 100, 250])
 def test_the_cut_into_micro_batches_changes_nothing(
     kind_folder: Path, max_tokens: int, monkeypatch: pytest.MonkeyPatch
@@ -96,7 +65,7 @@ def test_the_cut_into_micro_batches_changes_nothing(
     """Gradients of one step with answers of unlike length, whole and accumulated, relative to each tensor's norm."""
     found: list[list[torch.Tensor]] = []
     calls: list[int] = []
-    real_norm, real_loss = module._gradient_norm, module.loss_sum
+    real_norm, real_loss = module._gradient_norm, Forward.loss
 
     def norm(some: object, clip: float) -> float:
         kept = list(some)
@@ -108,7 +77,7 @@ def test_the_cut_into_micro_batches_changes_nothing(
         return real_loss(*args)
 
     monkeypatch.setattr(module, "_gradient_norm", norm)
-    monkeypatch.setattr(module, "loss_sum", loss)
+    monkeypatch.setattr(Forward, "loss", loss)
     for limit in (100_000, max_tokens):
         loaded = load(str(kind_folder))
         for part in loaded.model.modules():
@@ -122,23 +91,9 @@ def test_the_cut_into_micro_batches_changes_nothing(
     assert max(float((a - b).norm() / (a.norm() + 1e-12)) for a, b in zip(whole, cut, strict=True)) < 1e-5
 
 
-def head(loaded: Loaded, one: Batch, say: Callable[[str], None]) -> Head:
-    return computing.head(loaded, one.ids_BT, targets(one), say)
-
-
 def one_by_one(loaded: Loaded, data: list[Tokens]) -> float:
-    ones = [batch(data, [i], 0) for i in range(len(data))]
-    return sum(loss_sum(head(loaded, one, print), one, loaded.device, "fp32").item() for one in ones)
-
-
-def test_padding_gets_no_gradient_and_no_say(tiny_llama: Path) -> None:
-    loaded = load(str(tiny_llama))
-    data = rendered(loaded)
-    alone = one_by_one(loaded, data[:8])
-    together = batch(data, range(8), loaded.pad_id)
-    assert (together.segments_BT == 0).any()
-    both = loss_sum(head(loaded, together, print), together, loaded.device, "fp32")
-    assert both.item() == pytest.approx(alone, rel=1e-6)
+    plain = Forward()
+    return sum(plain.loss(loaded, plain.batch(loaded, data, [i])).item() for i in range(len(data)))
 
 
 def test_only_supervised_tokens_count(tiny_llama: Path) -> None:
@@ -274,10 +229,10 @@ def test_numbers_that_are_not_finite_stop_before_the_step(
 ) -> None:
     loaded, steps = load(str(tiny_llama)), list[int]()
     states: list[dict[str, torch.Tensor]] = []
-    real = module.loss_sum
+    real = Forward.loss
 
-    def poisoned(forward: object, one: object, *rest: object) -> torch.Tensor:
-        loss = real(forward, one, *rest)
+    def poisoned(forward: Forward, some: Loaded, one: Batch) -> torch.Tensor:
+        loss = real(forward, some, one)
         if 4 not in one.rows or len(steps) < 1:
             return loss
         states.append(weights(loaded))
@@ -286,7 +241,7 @@ def test_numbers_that_are_not_finite_stop_before_the_step(
         loss.register_hook(lambda gradient: gradient * float("inf"))
         return loss
 
-    monkeypatch.setattr(module, "loss_sum", poisoned)
+    monkeypatch.setattr(Forward, "loss", poisoned)
     config = EXACT.model_copy(update={"epochs": 3.0})
     with pytest.raises(UsageError, match=rf"the {where} of step \d is not finite \(rows .*data.jsonl:5") as caught:
         tune(
@@ -314,12 +269,6 @@ def test_rows_that_cannot_be_trained_are_refused(tiny_llama: Path) -> None:
             tune(loaded, FullConfig(), long, config)
 
 
-def test_packing_is_refused_until_it_exists() -> None:
-    with pytest.raises(ValueError, match="packing is not there yet"):
-        TuneConfig.model_validate({"packing": "best_fit"})
-    assert TuneConfig.model_validate({"packing": False}).packing is False
-
-
 def test_rate_rises_and_falls(tiny_llama: Path) -> None:
     loaded, steps = load(str(tiny_llama)), list[Step]()
     config = TuneConfig(precision="fp32", batch_size=4, epochs=4, warmup=0.25, learning_rate=1e-3)
@@ -341,25 +290,6 @@ def test_clipping_bounds_the_gradient() -> None:
     assert float(weight.grad.norm()) == pytest.approx(6.0)
 
 
-def test_bf16_is_measured_and_close_to_fp32(kind_folder: Path) -> None:
-    loaded = load(str(kind_folder))
-    one = batch(rendered(loaded), range(8), loaded.pad_id)
-    forward = head(loaded, one, print)
-    exact = loss_sum(forward, one, loaded.device, "fp32").item()
-    options = ways(loaded, "auto", 60)
-    assert options == [Way("fp32"), Way("bf16"), Way("bf16", "eager")]
-    assert Way("bf16", "eager") not in ways(loaded, "auto", 5000)
-    for way in options[1:]:
-        with way.on(loaded):
-            assert loss_sum(forward, one, loaded.device, way.precision).item() == pytest.approx(exact, rel=0.01)
-    before = loaded.model.config._attn_implementation
-    way, said = measure(loaded, forward, one, options, list(loaded.model.parameters()))
-    assert way in options
-    assert "instances a second" in said
-    assert loaded.model.config._attn_implementation == before
-    assert all(weight.grad is None for weight in loaded.model.parameters())
-
-
 def test_saved_and_loaded_again_it_says_the_same(kind_folder: Path, tmp_path: Path) -> None:
     loaded = load(str(kind_folder))
     tune(loaded, FullConfig(), rendered(loaded), EXACT)
@@ -367,3 +297,133 @@ def test_saved_and_loaded_again_it_says_the_same(kind_folder: Path, tmp_path: Pa
     ids = torch.arange(30)[None]
     assert torch.equal(load(str(tmp_path / "tuned")).model(ids).logits, loaded.model(ids).logits)
     assert json.loads((tmp_path / "tuned" / "generation_config.json").read_text())["eos_token_id"] == 2
+
+
+def test_packed_and_not_packed_end_in_the_same_weights(kind_folder: Path) -> None:
+    """A whole run, so also the way from rows to batches and the optimiser; clipping included."""
+    found = []
+    for changes in ({"packing": False}, {"packing": True}, {"packing": True, "max_tokens": 130}):
+        loaded, steps = load(str(kind_folder)), list[Step]()
+        for name in ("embd_pdrop", "attn_pdrop", "resid_pdrop"):
+            if hasattr(loaded.model.config, name):
+                setattr(loaded.model.config, name, 0.0)
+        for part in loaded.model.modules():
+            if isinstance(part, torch.nn.Dropout):
+                part.p = 0.0
+        tune(loaded, FullConfig(), rendered(loaded), EXACT.model_copy(update=changes), report=steps.append)
+        found.append((weights(loaded), [step.loss for step in steps]))
+    for other, losses in found[1:]:
+        assert losses == pytest.approx(found[0][1], rel=1e-5)
+        moved = {name: float((weight - other[name]).norm() / weight.norm()) for name, weight in found[0][0].items()}
+        assert max(gap for name, gap in moved.items() if not name.endswith("k_proj.bias")) < 1e-3
+
+
+def test_a_step_has_the_loss_of_transformers(kind_folder: Path) -> None:
+    loaded, steps = load(str(kind_folder)), list[Step]()
+    loaded.model.train = lambda mode=True: loaded.model  # no dropout in gpt2
+    data = rendered(loaded, 8)
+    plain = Forward().batch(loaded, data, range(8))
+    labels = torch.full_like(plain.ids_BT, -100).flatten()
+    labels[plain.reads_N + 1] = plain.labels_N
+    theirs = loaded.model(input_ids=plain.ids_BT, labels=labels.view_as(plain.ids_BT)).loss.item()
+    tune(loaded, FullConfig(), data, EXACT.model_copy(update={"batch_size": 8, "max_steps": 1}), report=steps.append)
+    assert steps[0].loss == pytest.approx(theirs, abs=1e-4)
+
+
+def test_packing_that_cannot_be_is_refused(tiny_llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded, notes = load(str(tiny_llama)), list[str]()
+    monkeypatch.setattr(type(loaded.model), "_can_set_attn_implementation", lambda *_: False)
+    tune(loaded, FullConfig(), rendered(loaded, 6), EXACT, note=notes.append)
+    assert "one sequence per row" in notes[0]
+    with pytest.raises(UsageError, match=r"tune\.packing: this model cannot be packed - set tune.packing to auto"):
+        tune(load(str(tiny_llama)), FullConfig(), rendered(loaded, 6), EXACT.model_copy(update={"packing": True}))
+
+
+@pytest.mark.parametrize("method", [FullConfig(), LoraConfig(rank=4)])
+def test_bf16_learns_like_fp32_and_leaves_fp32_weights(kind_folder: Path, method: FullConfig | LoraConfig) -> None:
+    losses = {}
+    for precision in ("fp32", "bf16"):
+        loaded, steps = load(str(kind_folder)), list[Step]()
+        before = weights(loaded)
+        config = EXACT.model_copy(update={"precision": precision, "epochs": 4.0})
+        result = tune(loaded, method, rendered(loaded), config, report=steps.append)
+        assert result.precision == precision
+        losses[precision] = [step.loss for step in steps]
+        after = weights(loaded)
+        assert {weight.dtype for weight in after.values()} == {torch.float32}
+        if isinstance(method, LoraConfig):
+            same = [
+                torch.equal(after[name.replace(".base_layer", "")], w) for name, w in before.items() if name in after
+            ]
+            assert all(same)
+    assert losses["bf16"] == pytest.approx(losses["fp32"], rel=0.03)
+
+
+def test_auto_measures_and_says_so(tiny_llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ticks = iter(range(10_000))
+    monkeypatch.setattr("time.process_time", lambda: float(next(ticks)))  # each pass takes as long: fp32 stays
+    loaded, notes = load(str(tiny_llama)), list[str]()
+    result = tune(
+        loaded, FullConfig(), rendered(loaded, 6), EXACT.model_copy(update={"precision": "auto"}), note=notes.append
+    )
+    assert result.precision == "fp32"
+    assert notes[-1] == "computes in fp32 (bf16 is 1.0 times as fast)"
+
+
+def short_of(tokens: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory that holds no more than so many tokens in a forward."""
+    real = Forward.loss
+
+    def limited(forward: Forward, some: Loaded, one: Batch) -> torch.Tensor:
+        if one.ids_BT.numel() > tokens:
+            raise RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory")
+        return real(forward, some, one)
+
+    monkeypatch.setattr(Forward, "loss", limited)
+
+
+def test_what_memory_does_not_hold_is_cut_again_and_changes_nothing(
+    tiny_llama: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = EXACT.model_copy(update={"packing": False})
+    clean, short, notes = load(str(tiny_llama)), load(str(tiny_llama)), list[str]()
+    tune(clean, FullConfig(), rendered(clean), config)
+    short_of(200, monkeypatch)
+    tune(short, FullConfig(), rendered(short), config, note=notes.append)
+    assert any("memory does not hold a micro-batch of step 1: now" in note for note in notes)
+    expected, found = weights(clean), weights(short)
+    assert all(torch.allclose(expected[name], found[name], atol=1e-4) for name in expected)
+
+
+def test_a_row_that_memory_does_not_hold_ends_with_three_changes(
+    tiny_llama: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded = load(str(tiny_llama))
+    short_of(5, monkeypatch)
+    with pytest.raises(
+        UsageError, match=r"does not hold a single row of \d+ tokens - .* saves .*; .* saves .*; .* saves"
+    ):
+        tune(loaded, FullConfig(), rendered(loaded), EXACT)
+
+
+def test_other_errors_are_not_taken_for_a_lack_of_memory(tiny_llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(forward: Forward, some: Loaded, one: Batch) -> torch.Tensor:
+        raise RuntimeError("sizes do not match")
+
+    monkeypatch.setattr(Forward, "loss", broken)
+    loaded = load(str(tiny_llama))
+    with pytest.raises(RuntimeError, match="sizes"):
+        tune(loaded, FullConfig(), rendered(loaded), EXACT)
+
+
+def test_activations_computed_again_change_nothing(tiny_llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found, calls = [], list[int]()
+    real = attention.isolated
+    monkeypatch.setattr(attention, "isolated", lambda *x, **y: (calls.append(1), real(*x, **y))[1])
+    for again in (False, True):
+        loaded = load(str(tiny_llama))
+        calls.clear()
+        tune(loaded, FullConfig(), rendered(loaded), EXACT.model_copy(update={"activation_checkpointing": again}))
+        found.append((weights(loaded), len(calls)))
+    assert found[1][1] > 1.5 * found[0][1]
+    assert all(torch.equal(weight, found[1][0][name]) for name, weight in found[0][0].items())

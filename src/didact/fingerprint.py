@@ -21,7 +21,18 @@ READING = (
     "bounds.py", "sandbox.py", "template.py", "template_set.py", "templates",
 )  # fmt: skip
 RENDERING = ("calling.py", "scaffold.py", "conversation.py", "render.py", "fit.py")
-TUNING = ("pack.py", "model.py", "methods", "forward.py", "tune.py", "checkpoint.py")
+TUNING = (
+    "attention.py",
+    "pack.py",
+    "model.py",
+    "methods",
+    "forward.py",
+    "loss.py",
+    "memory.py",
+    "precision.py",
+    "tune.py",
+    "checkpoint.py",
+)
 CODE = {
     "build": ("stages.py", "instance.py", *READING, "build", "starter"),
     "generate": (

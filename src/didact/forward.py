@@ -1,55 +1,229 @@
-"""The forward pass of training: logits where a loss is read, in the precision that is faster, and the loss."""
+"""The forward pass of training: packed where that is proved to change nothing, the head only where a loss is read.
+
+What is done is settled once, on real rows: each shortcut must give the logits of the plain way, or is left out and
+that is said.
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
+
+from didact import attention
+from didact.pack import Batch, batch, flat, shared_beginnings
 
 if TYPE_CHECKING:
     import torch
 
     from didact.model import Loaded
-    from didact.pack import Batch
+    from didact.render import Tokens
 
 Precision = Literal["fp32", "bf16"]
 Head = Callable[..., "torch.Tensor"]  # ids_BT, chosen_BT, other inputs of the model -> logits_NV
-MUST_GAIN = 1.5  # one shape flatters bf16, whose kernels are prepared anew for each; and rounding must pay
-PLAIN_LONGEST = 512
+MUST_GAIN = 1.3  # bf16 rounds: it must pay
+SAMPLE_TOKENS = 512
+NEAR = 3e-5  # largest difference of equal logits in fp32, of the largest logit
+FAULTS = (AttributeError, IndexError, KeyError, NotImplementedError, RuntimeError, TypeError, ValueError)
 
 
 @dataclass(frozen=True, slots=True)
-class Way:
-    """A way to compute: the precision of products, and the attention ("" is the model's own)."""
+class Forward:
+    """How a batch becomes a loss. head: where it is computed; packed: sequences on one axis; share: beginnings too."""
 
-    precision: Precision
-    attention: str = ""
+    head: Literal["reads", "kept", "all"] = "all"
+    packed: bool = False
+    share: bool = False
 
-    @property
-    def call_cost(self) -> int:
-        """What one more forward and backward costs, in tokens of a small model: autocast casts all weights in each."""
-        return 400 if self.precision == "bf16" else 96
-
-    def __str__(self) -> str:
-        return f"{self.precision} with plain attention" if self.attention else self.precision
+    def batch(self, loaded: Loaded, data: Sequence[Tokens], rows: Sequence[int]) -> Batch:
+        """The tensors of some rows, laid out for this pass, on the device."""
+        one = flat(data, rows, self.share) if self.packed else batch(data, rows, loaded.pad_id)
+        return one.to(loaded.device)
 
     @contextmanager
     def on(self, loaded: Loaded) -> Iterator[None]:
-        """The model computing this way, and as before afterwards."""
-        before = loaded.model.config._attn_implementation
-        if self.attention:
-            loaded.model.set_attn_implementation(self.attention)
+        """The model with the attention this pass needs, and as before afterwards."""
+        model = loaded.model
+        before = model.config._attn_implementation
         try:
+            if self.packed:
+                if not model._can_set_attn_implementation():
+                    raise NotImplementedError("the attention of this model is not taken from the library's interface")
+                model.set_attn_implementation(attention.register())
             yield
         finally:
-            if self.attention:
-                loaded.model.set_attn_implementation(before)
+            if self.packed and model.config._attn_implementation != before:
+                model.set_attn_implementation(before)
+
+    def logits(self, loaded: Loaded, one: Batch) -> torch.Tensor:
+        """Logits where a loss is read (N, V)."""
+        if self.head == "reads":
+            logits: torch.Tensor = loaded.model.get_output_embeddings()(self.hidden(loaded, one))
+            return logits
+        kept = {"logits_to_keep": one.reads_N} if self.head == "kept" else {}
+        logits = loaded.model(**self._inputs(loaded, one), **kept).logits.flatten(0, 1)
+        return logits if kept else logits[one.reads_N]
+
+    def hidden(self, loaded: Loaded, one: Batch) -> torch.Tensor:
+        """Last hidden states where a loss is read (N, C)."""
+        states = loaded.model.base_model(**self._inputs(loaded, one)).last_hidden_state
+        chosen: torch.Tensor = states.flatten(0, 1).index_select(0, one.reads_N)
+        return chosen
+
+    def loss(self, loaded: Loaded, one: Batch) -> torch.Tensor:
+        """Weighted sum of the cross-entropy of supervised tokens, in nats."""
+        from didact import loss
+
+        if self.head == "reads":
+            head = loaded.model.get_output_embeddings()
+            return loss.cross_entropy(self.hidden(loaded, one), head, one.labels_N, one.weights_N)
+        return loss.of_logits(self.logits(loaded, one), one.labels_N, one.weights_N)
+
+    def _inputs(self, loaded: Loaded, one: Batch) -> dict[str, Any]:
+        inputs: dict[str, Any] = {"input_ids": one.ids_BT, "use_cache": False}
+        if self.packed:
+            width = loaded.model.config.get_text_config().hidden_size
+            inputs["position_ids"] = one.positions_BT
+            inputs["packing"] = attention.plan(one.spans, width, one.ids_BT.device)
+        # right padding needs no mask: a causal model never looks to the right
+        return inputs
+
+
+def settle(
+    loaded: Loaded, data: Sequence[Tokens], packing: bool | Literal["auto"], say: Callable[[str], None]
+) -> Forward:
+    """The cheapest pass that gives the logits of one row at a time on rows of the data."""
+    rows = sample(data)
+    found = Forward()
+    with _still(loaded):
+        expected = _alone(found, loaded, data, rows)
+        found = _head(found, loaded, data, rows, expected)
+        if packing is not False:
+            found = _packed(found, loaded, data, rows, expected)
+            if not found.packed:
+                say("one sequence per row, grouped by length: packed, this model gives other logits")
+            elif dropout(loaded):
+                found = replace(found, share=False)  # rows would share one draw of what is dropped
+        if found.head == "all":
+            say("the head is computed at every position: at supervised ones alone this model gives other logits")
+    return found
+
+
+def dropout(loaded: Loaded) -> bool:
+    """Whether anything is dropped at random in training."""
+    import torch
+
+    settings = loaded.model.config.get_text_config().to_dict()
+    names = [name for name in settings if "drop" in name and not name.startswith(("summary", "classifier"))]
+    drawn = any(isinstance(settings[name], float) and settings[name] > 0 for name in names)
+    return drawn or any(isinstance(m, torch.nn.Dropout) and m.p > 0 for m in loaded.model.modules())
+
+
+@contextmanager
+def _still(loaded: Loaded) -> Iterator[None]:
+    """No dropout and no gradient."""
+    import torch
+
+    was = loaded.model.training
+    loaded.model.eval()
+    with torch.no_grad():
+        yield
+    loaded.model.train(was)
+
+
+def _alone(way: Forward, loaded: Loaded, data: Sequence[Tokens], rows: Sequence[int]) -> torch.Tensor:
+    import torch
+
+    return torch.cat([way.logits(loaded, way.batch(loaded, data, [row])) for row in rows])
+
+
+def _head(way: Forward, loaded: Loaded, data: Sequence[Tokens], rows: Sequence[int], expected: torch.Tensor) -> Forward:
+    model = loaded.model
+    body = getattr(model, "base_model", None)
+    if body is None or body is model or model.get_output_embeddings() is None:
+        return way
+    better = replace(way, head="reads")
+    return better if _gives(better, loaded, data, rows[:1], expected) else way
+
+
+def _packed(
+    way: Forward, loaded: Loaded, data: Sequence[Tokens], rows: Sequence[int], expected: torch.Tensor
+) -> Forward:
+    heads: list[Any] = ["reads"] if way.head == "reads" else ["kept", "all"]
+    for share in (True, False):
+        for head in heads:
+            better = Forward(head, packed=True, share=share)
+            if _gives(better, loaded, data, rows, expected):
+                return better
+    return way
+
+
+def _gives(way: Forward, loaded: Loaded, data: Sequence[Tokens], rows: Sequence[int], expected: torch.Tensor) -> bool:
+    """Whether this pass gives the expected logits of some rows, the first of those that were computed alone."""
+    try:
+        with way.on(loaded):
+            found = way.logits(loaded, way.batch(loaded, data, rows)).float()
+    except FAULTS:
+        return False
+    expected = expected[: len(found)].float()
+    gap = (found - expected).abs().max() if found.shape == expected.shape else expected.new_tensor(float("inf"))
+    return bool(gap <= NEAR * expected.abs().max().clamp(min=1.0))
+
+
+def sample(data: Sequence[Tokens], n: int = 3) -> list[int]:
+    """Rows of middle length for proofs and measurements, two of which begin alike if any do."""
+    order = sorted(range(len(data)), key=lambda row: len(data[row].ids))
+    middle = order[max(0, len(order) // 2 - 32) :][:64]
+    families = shared_beginnings([data[row].ids for row in middle])
+    alike = max(families, key=lambda family: family[1] * (len(family[0]) > 1))[0][:2]
+    chosen = [middle[i] for i in alike] + [row for i, row in enumerate(middle) if i not in alike]
+    return chosen[:n]
+
+
+def measure(
+    loaded: Loaded, way: Forward, data: Sequence[Tokens], trained: Sequence[torch.nn.Parameter]
+) -> tuple[Precision, str]:
+    """The faster precision over a few real forwards and backwards, and what to say of it; fp32 unless bf16 pays."""
+    import torch
+
+    from didact.precision import bf16
+
+    rows, tokens = list[int](), 0
+    for row in sample(data, 32):
+        tokens += len(data[row].ids)
+        if rows and tokens > SAMPLE_TOKENS:
+            break
+        rows.append(row)
+    one = way.batch(loaded, data, rows)
+    clock = time.process_time if loaded.device.type == "cpu" else time.perf_counter  # other programs do not count
+
+    def seconds() -> float:
+        times = []
+        for _ in range(3):  # the first is a warm-up
+            tick = clock()
+            way.loss(loaded, one).backward()  # type: ignore[no-untyped-call]
+            if loaded.device.type == "cuda":
+                torch.cuda.synchronize()
+            times.append(clock() - tick)
+        return min(times[1:])
+
+    with way.on(loaded):
+        exact = seconds()
+        try:
+            with bf16(loaded.model):
+                rounded = seconds()
+        except RuntimeError:  # a model that insists on fp32 somewhere
+            rounded = float("inf")
+    for weight in trained:
+        weight.grad = None
+    fastest: Precision = "bf16" if rounded * MUST_GAIN < exact else "fp32"
+    return fastest, f"computes in {fastest} (bf16 is {exact / rounded:.1f} times as fast)"
 
 
 def head(loaded: Loaded, ids_BT: torch.Tensor, chosen_BT: torch.Tensor, say: Callable[[str], None]) -> Head:
-    """The forward pass with the head at chosen positions only, if it proves equal to the full one on these rows."""
+    """The forward pass of asking, with the head at chosen positions only if it proves equal on these rows."""
     import torch
 
     model = loaded.model
@@ -79,70 +253,3 @@ def head(loaded: Loaded, ids_BT: torch.Tensor, chosen_BT: torch.Tensor, say: Cal
     if not equal:
         say("the head is computed at every position: at supervised ones alone it gives other logits for this model")
     return chosen if equal else full
-
-
-def measure(
-    loaded: Loaded, head: Head, sample: Batch, ways: Sequence[Way], trained: Sequence[torch.nn.Parameter]
-) -> tuple[Way, str]:
-    """The fastest of some ways to compute, over a few real forwards and backwards, and what to say of it.
-
-    The first is the exact one and wins unless another is clearly faster.
-    """
-    import torch
-
-    seconds = {}
-    clock = time.process_time if loaded.device.type == "cpu" else time.perf_counter  # other programs do not count
-    threads = torch.get_num_threads() if loaded.device.type == "cpu" else 1
-    for way in ways:
-        times = []
-        with way.on(loaded):
-            for _ in range(4):  # the first is a warm-up
-                tick = clock()
-                loss_sum(head, sample, loaded.device, way.precision).backward()  # type: ignore[no-untyped-call]
-                if loaded.device.type == "cuda":
-                    torch.cuda.synchronize()
-                times.append(clock() - tick)
-        seconds[way] = min(times[1:]) / threads
-    for weight in trained:
-        weight.grad = None
-    fastest = min(ways, key=lambda way: seconds[way] * (1 if way is ways[0] else MUST_GAIN))
-    rates = ", ".join(f"{way} {len(sample.rows) / seconds[way]:.0f}" for way in ways)
-    return fastest, f"computes in {fastest} (instances a second: {rates})"
-
-
-def ways(loaded: Loaded, precision: Precision | Literal["auto"], longest: int) -> list[Way]:
-    """What is worth trying on this device for rows up to `longest` tokens."""
-    found = [Way("fp32", "")] if precision != "bf16" else []
-    if precision != "fp32":
-        found.append(Way("bf16", ""))
-        # CPU flash attention is slow in bf16 at short lengths; plain attention holds length x length scores
-        if loaded.device.type == "cpu" and longest <= PLAIN_LONGEST:
-            found.append(Way("bf16", "eager"))
-    return found
-
-
-def targets(one: Batch) -> torch.Tensor:
-    """Positions whose next token is supervised, as a mask."""
-    import torch
-
-    return torch.nn.functional.pad(one.weights_BT[:, 1:] != 0, (0, 1))
-
-
-def loss_sum(head: Head, one: Batch, device: torch.device, precision: Precision) -> torch.Tensor:
-    """Weighted sum of the cross-entropy of supervised tokens, in nats."""
-    import torch
-
-    targets_BT = targets(one)
-    labels_N = one.ids_BT[:, 1:][targets_BT[:, :-1]].to(device)
-    weights_N = one.weights_BT[:, 1:][targets_BT[:, :-1]].to(device)
-    # right padding needs no mask: a causal model never looks to the right
-    with _cast(device, precision):
-        logits_NV = head(one.ids_BT.to(device), targets_BT.to(device))
-    losses_N = torch.nn.functional.cross_entropy(logits_NV.float(), labels_N, reduction="none")
-    return (losses_N * weights_N).sum()
-
-
-def _cast(device: torch.device, precision: Precision) -> AbstractContextManager[Any]:
-    import torch
-
-    return torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext()

@@ -111,11 +111,15 @@ def _longest(run: Run) -> int:
 
 def tune(run: Run) -> Done:
     """Train the base model on what was kept."""
+    from didact import memory
     from didact.fit import fit
+    from didact.model import find
     from didact.tune import save
     from didact.tune import tune as train
 
-    loaded, settings = run.model(), run.recipe.tune
+    settings = run.recipe.tune
+    run.console.stage("", memory.before_loading(find(run.model_name()), run.recipe.method.model_dump(), settings))
+    loaded = run.model()
     limit = min(settings.max_length, loaded.max_positions or settings.max_length)
     fitted = fit(list(run.instances("kept.jsonl")), loaded.renderer, limit, settings.truncation)
     for text in fitted.notes:

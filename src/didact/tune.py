@@ -1,26 +1,28 @@
 """The one training loop, for every method and every transformers causal model.
 
 The loss is the cross-entropy of supervised tokens, divided by their number in the whole optimiser step, so that the
-cut into micro-batches changes nothing. A killed run continues bit for bit (CPU, fp32). No printing: `report` gets it.
+cut into micro-batches changes nothing: when memory does not hold one, it is cut again. A killed run continues bit for
+bit (CPU, fp32). No printing: `report` gets it.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field
 
-from didact import checkpoint
+from didact import checkpoint, memory
 from didact.errors import Interrupted, UsageError
-from didact.forward import Head, Way, head, loss_sum, measure, targets, ways
+from didact.forward import Forward, Precision, measure, settle
 from didact.instance import digest
 from didact.methods import METHODS
-from didact.pack import batch, micro_batches, step_rows, steps_per_epoch
+from didact.pack import best_fit, by_length, heaviest, step_rows, steps_per_epoch
 from didact.render import Tokens
 
 if TYPE_CHECKING:
@@ -36,7 +38,7 @@ class TuneConfig(BaseModel):
     epochs: float = Field(1.0, gt=0, description="Passes over the data.")
     max_steps: int | None = Field(None, ge=1, description="Stop after this many optimiser steps, whatever the epochs.")
     batch_size: int = Field(32, ge=1, description="Instances per optimiser step.")
-    max_tokens: int = Field(8192, ge=1, description="Most tokens, with padding, in one forward; more are accumulated.")
+    max_tokens: int = Field(8192, ge=1, description="Most tokens in one forward; what is beyond is accumulated.")
     max_length: int = Field(512, ge=2, description="Longest row in tokens; see truncation.")
     truncation: Literal["refuse", "drop", "keep_answer", "split"] = Field(
         "drop", description="Longer rows: none, without them, cut the prompt, or several rows cut between turns."
@@ -47,16 +49,14 @@ class TuneConfig(BaseModel):
     weight_decay: float = Field(0.0, ge=0, description="AdamW's decay of matrices.")
     clip: float = Field(1.0, ge=0, description="Largest norm of the gradient; 0 is no clipping.")
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto measures which is faster.")
-    packing: Literal[False] = Field(False, description="Joining rows in one sequence; not there yet.")
+    packing: Literal["auto"] | bool = Field(
+        "auto", description="Rows on one axis without padding; auto where the model is proved to keep them apart."
+    )
+    activation_checkpointing: bool = Field(
+        False, description="Computes each layer again in the backward: less memory, about a third slower."
+    )
     checkpoint_minutes: float = Field(2.0, ge=0, description="Time between checkpoints; 0 is after every step.")
     seed: int = Field(0, ge=0, description="Order of the rows, and initial values of what a method adds.")
-
-    @field_validator("packing", mode="before")
-    @classmethod
-    def _no_packing(cls, value: object) -> object:
-        if value is not False:
-            raise ValueError("packing is not there yet - leave it out; rows are grouped by length instead")
-        return value
 
 
 @dataclass(frozen=True)
@@ -117,23 +117,26 @@ def tune(
     resumed(run.first)
     loss, examples, saved, looped = run.loss, 0, time.monotonic(), time.perf_counter()
     loaded.model.train()
-    with run.way.on(loaded):
+    with _computing(run, loaded) as refresh:
         for step in range(run.first, run.steps):
             tick = time.perf_counter()
-            rows = step_rows(len(data), config.batch_size, config.seed, step)
+            rows = step_rows(len(data), config.batch_size, config.seed, step, run.heaviest)
             loss, norm, rate = _step(run, loaded, data, config, step, rows)
+            refresh()
             now, examples = time.perf_counter(), examples + len(rows)
             supervised = sum(data[row].supervised for row in rows)
             speed = sum(run.lengths[row] for row in rows) / (now - tick)
             report(Step(step + 1, run.steps, loss, rate, supervised, speed, norm, now - began))
             asked, last = stop(), step + 1 == run.steps
             if run.place is not None and (asked or last or time.monotonic() - saved >= config.checkpoint_minutes * 60):
-                state = {"precision": run.way.precision, "attention": run.way.attention, "loss": loss}
+                state = {"precision": run.precision, "max_tokens": run.max_tokens, "loss": loss}
                 checkpoint.write(run.place, step + 1, checkpoint.tensors_of(run.trained, run.optimizer), state)
                 saved = time.monotonic()
             if asked and not last:
                 raise Interrupted(f"stopped after step {step + 1} of {run.steps}; the same command goes on from there")
     loaded.model.eval()
+    if config.activation_checkpointing:
+        _checkpointing(loaded.model, "disable")
     ended = time.perf_counter()
     return Result(
         steps=run.steps,
@@ -141,7 +144,7 @@ def tune(
         trainable=sum(weight.numel() for weight in run.trained.values()),
         parameters=run.parameters,
         learning_rate=run.peak,
-        precision=str(run.way),
+        precision=run.precision,
         seconds=ended - began,
         resumed_at=run.first,
         examples_per_second=examples / max(ended - looped, 1e-9),
@@ -149,21 +152,28 @@ def tune(
     )
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Run:
-    """All that is settled before the first step. first: steps already done; place: of the checkpoints."""
+    """All that is settled before the first step. first: steps already done; place: of the checkpoints.
+
+    max_tokens is the only thing that moves: it falls when memory does not hold so many.
+    """
 
     trained: dict[str, torch.nn.Parameter]
     optimizer: torch.optim.Optimizer
-    forward: Head
-    way: Way
+    forward: Forward
+    precision: Precision
     lengths: list[int]
+    heaviest: int
+    max_tokens: int
     parameters: int
     peak: float
     steps: int
     first: int
     loss: float
     place: Path | None
+    say: Callable[[str], None]
+    too_large: Callable[[int], UsageError]
 
 
 def _prepare(
@@ -182,30 +192,67 @@ def _prepare(
     parameters = sum(weight.numel() for weight in loaded.model.parameters())
     row = METHODS[method.type]
     row.attach(loaded.model, method)
+    if config.activation_checkpointing:
+        _checkpointing(loaded.model, "enable", {"use_reentrant": False})
     trained = {name: weight for name, weight in loaded.model.named_parameters() if weight.requires_grad}
     peak = config.learning_rate if config.learning_rate is not None else row.rate(parameters)
     optimizer = (row.optimizer or _adamw)(trained, peak, config, loaded.device)
-    steps, lengths = _steps(len(data), config), [len(tokens.ids) for tokens in data]
+    lengths = [len(tokens.ids) for tokens in data]
     place = None if folder is None else folder / _fingerprint(loaded, method, data, config, peak)
     found = None if place is None else checkpoint.latest(place)
     for text in found.skipped if found is not None else ():
         say(f"passed over a checkpoint: {text}")
 
-    sample = batch(data, _sample_rows(lengths, min(32, config.batch_size)), loaded.pad_id)
-    forward = head(loaded, sample.ids_BT, targets(sample), say)
-    options = ways(loaded, config.precision, max(lengths))
-    way, first, loss = options[0], 0, math.nan
+    run = _Run(
+        trained=trained,
+        optimizer=optimizer,
+        forward=settle(loaded, data, config.packing, say),
+        precision="bf16" if config.precision == "bf16" else "fp32",
+        lengths=lengths,
+        heaviest=heaviest(lengths, config.batch_size, config.seed),
+        max_tokens=config.max_tokens,
+        parameters=parameters,
+        peak=peak,
+        steps=_steps(len(data), config),
+        first=0,
+        loss=math.nan,
+        place=place,
+        say=say,
+        too_large=lambda longest: _too_large(loaded, method, config, longest),
+    )
+    if config.packing is True and not run.forward.packed:
+        raise UsageError("this model cannot be packed", "set tune.packing to auto", field="tune.packing")
     if found is not None and found.step:
-        first, loss = found.step, float(found.state["loss"])
-        way = Way(found.state["precision"], found.state["attention"])
-        say(f"goes on after step {first} of {steps}, in {way}")
-    elif len(options) > 1:
-        way, text = measure(loaded, forward, sample, options, list(trained.values()))
+        run.first, run.loss, run.max_tokens = found.step, float(found.state["loss"]), found.state["max_tokens"]
+        run.precision = found.state["precision"]
+        say(f"goes on after step {run.first} of {run.steps}, in {run.precision}")
+    elif config.precision == "auto":
+        run.precision, text = measure(loaded, run.forward, data, list(trained.values()))
         say(text)
     torch.manual_seed(config.seed)  # the proofs and measurements leave no trace in the state
     if found is not None and found.step:
         checkpoint.restore(trained, optimizer, found)
-    return _Run(trained, optimizer, forward, way, lengths, parameters, peak, steps, first, loss, place)
+    return run
+
+
+def _checkpointing(model: Any, what: Literal["enable", "disable"], *settings: Any) -> None:
+    """Later versions of transformers have another name for it."""
+    names = (f"activation_checkpointing_{what}", f"gradient_checkpointing_{what}")
+    switch = next(getattr(model, name) for name in names if hasattr(model, name))
+    switch(*settings)
+
+
+@contextmanager
+def _computing(run: _Run, loaded: Loaded) -> Iterator[Callable[[], None]]:
+    """The model ready for steps; gives what is to be called after each of them."""
+    from didact.precision import bf16
+
+    with run.forward.on(loaded):
+        if run.precision == "fp32":
+            yield lambda: None
+        else:
+            with bf16(loaded.model) as refresh:
+                yield refresh
 
 
 def _step(
@@ -215,20 +262,48 @@ def _step(
     rate = run.peak * _schedule(step, run.steps, config)
     for group in run.optimizer.param_groups:
         group["lr"] = rate
-    weight, loss = sum(sum(data[row].weights) for row in rows), 0.0
-    for together in micro_batches(rows, run.lengths, config.max_tokens, run.way.call_cost):
-        part = loss_sum(run.forward, batch(data, together, loaded.pad_id), loaded.device, run.way.precision) / weight
-        value = float(part.detach())
-        if not math.isfinite(value):
-            raise _not_finite("loss", step, data, together)
-        part.backward()  # type: ignore[no-untyped-call]
-        loss += value
+    loss = _backward(run, loaded, data, step, rows)
     norm = _gradient_norm(run.trained.values(), config.clip)
     if not math.isfinite(norm):
         raise _not_finite("gradient", step, data, rows)
     run.optimizer.step()
     run.optimizer.zero_grad(set_to_none=True)
     return loss, norm, rate
+
+
+def _backward(run: _Run, loaded: Loaded, data: Sequence[Tokens], step: int, rows: Sequence[int]) -> float:
+    """The gradient of some rows' mean loss over as many micro-batches as needed, and that loss.
+
+    What does not fit in memory is begun again in smaller pieces, which changes nothing; a row is not cut.
+    """
+    weight, longest = sum(sum(data[row].weights) for row in rows), max(run.lengths[row] for row in rows)
+    cut = best_fit if run.forward.packed else by_length
+    while True:
+        try:
+            return sum(
+                _one_backward(run, loaded, data, step, together, weight)
+                for together in cut(rows, run.lengths, run.max_tokens)
+            )
+        except (RuntimeError, MemoryError) as error:
+            if not memory.exhausted(error):
+                raise
+            if run.max_tokens <= longest:
+                raise run.too_large(longest) from error
+        run.optimizer.zero_grad(set_to_none=True)
+        run.max_tokens = max(longest, min(run.max_tokens, sum(run.lengths[row] for row in rows)) // 2)
+        run.say(f"memory does not hold a micro-batch of step {step + 1}: now {run.max_tokens} tokens in each")
+
+
+def _one_backward(
+    run: _Run, loaded: Loaded, data: Sequence[Tokens], step: int, rows: Sequence[int], weight: float
+) -> float:
+    one = run.forward.batch(loaded, data, rows)
+    part = run.forward.loss(loaded, replace(one, weights_N=one.weights_N / weight))
+    value = float(part.detach())
+    if not math.isfinite(value):
+        raise _not_finite("loss", step, data, rows)
+    part.backward()  # type: ignore[no-untyped-call]
+    return value
 
 
 def save(loaded: Loaded, method: Any, folder: Path) -> None:
@@ -282,13 +357,6 @@ def _fingerprint(loaded: Loaded, method: Any, data: Sequence[Tokens], config: Tu
     return digest([loaded.hash, method.model_dump(), settings, peak, rows])
 
 
-def _sample_rows(lengths: Sequence[int], n: int) -> list[int]:
-    """Some rows of middle length, for proofs and measurements."""
-    order = sorted(range(len(lengths)), key=lambda row: lengths[row])
-    middle = max(0, (len(order) - n) // 2)
-    return order[middle : middle + n]
-
-
 # ---- one step
 
 
@@ -312,6 +380,13 @@ def _adamw(
     vectors = [p for p in trained.values() if p.ndim < 2]
     groups = [{"params": matrices, "weight_decay": config.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
     return torch.optim.AdamW([g for g in groups if g["params"]], lr=peak, betas=(0.9, 0.99), fused=True)
+
+
+def _too_large(loaded: Loaded, method: Any, config: TuneConfig, longest: int) -> UsageError:
+    """Out of memory on a single row: what would need less, and how much."""
+    plan = replace(memory.plan_of(method.model_dump(), config), tokens=longest, longest=longest)
+    changes = "; ".join(memory.cheaper(memory.shape(loaded.folder), plan))
+    return UsageError(f"memory does not hold a single row of {longest} tokens", changes)
 
 
 def _gradient_norm(weights: Any, clip: float) -> float:

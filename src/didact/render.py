@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
+from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
@@ -107,12 +108,10 @@ class Renderer:
         for instance, layout, (ids, spans) in zip(instances, layouts, encoded, strict=True):
             weights, slots, ranges = [0.0] * len(ids), _slots(layout, spans), []
             for turn in layout.turns:
-                inside = [i for i, (a, b) in enumerate(spans) if turn.start <= a < turn.end and b > a]
-                if not inside:
-                    continue
-                for i in range(inside[0], inside[-1] + 1):
-                    weights[i] = 1.0
-                ranges.append((inside[0], inside[-1] + 1))
+                first, end = _within(spans, turn.start, turn.end)
+                if first < end:
+                    weights[first:end] = [1.0] * (end - first)
+                    ranges.append((first, end))
             images = tuple(p.value for m in instance.messages for p in m.parts if p.kind == "image")
             where = (instance.origin.source, instance.origin.row)
             rendered.append(Tokens(ids, weights, slots, instance.id, images, tuple(ranges), where))
@@ -294,18 +293,28 @@ def _bos(tokenizer: PreTrainedTokenizerBase) -> int | None:
     return int(bos) if tokenizer("a")["input_ids"][:1] == [bos] else None
 
 
+def _within(spans: list[tuple[int, int]], start: int, end: int) -> tuple[int, int]:
+    """The range of tokens that begin in start..end, without empty ones at its edges."""
+    first, last = bisect_left(spans, (start, -1)), bisect_left(spans, (end, -1))
+    while first < last and spans[first][0] == spans[first][1]:
+        first += 1
+    while first < last and spans[last - 1][0] == spans[last - 1][1]:
+        last -= 1
+    return first, last
+
+
 def _slots(layout: Layout, spans: list[tuple[int, int]]) -> list[Slot | None]:
     """The slot in which most of each token lies."""
     slots: list[Slot | None] = [None] * len(spans)
-    marks, k = sorted(layout.slots), 0
-    for i, (a, b) in enumerate(spans):
-        while k < len(marks) and marks[k][1] <= a:
-            k += 1
-        best = 0
-        for c, d, slot in marks[k : k + 2]:
-            overlap = min(b, d) - max(a, c)
-            if overlap > best:
-                best, slots[i] = overlap, slot
+    before = (0, 0)
+    for c, d, slot in sorted(layout.slots):
+        first, last = _within(spans, c, d)
+        slots[first:last] = [slot] * (last - first)
+        if first and spans[first - 1][1] > c:  # a token that begins earlier and reaches in
+            a, b = spans[first - 1]
+            if min(b, d) - c > max(0, min(b, before[1]) - max(a, before[0])):
+                slots[first - 1] = slot
+        before = (c, d)
     return slots
 
 
@@ -325,7 +334,8 @@ def _encode_inner(backend: Any, text: str) -> tuple[list[int], list[tuple[int, i
 
 def _fused(text: str, seam: int, spans: list[tuple[int, int]]) -> bool:
     """Whether the tokens before a seam may depend on what follows: one reaches across, or blanks look ahead."""
-    return text[max(0, seam - 2) : seam].isspace() or any(a < seam < b for a, b in spans)
+    before = bisect_left(spans, (seam, -1)) - 1
+    return text[max(0, seam - 2) : seam].isspace() or (before >= 0 and spans[before][1] > seam)
 
 
 def _squeeze(text: str) -> str:

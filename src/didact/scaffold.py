@@ -59,7 +59,8 @@ def split(message: Message) -> tuple[list[str], list[str]]:
 
 def form_at(text: str, position: int, core: str, following: str) -> str | None:
     """How a text stands at a position: as it is, or as a JSON string in the results of tools."""
-    for form in (core, json.dumps(core, ensure_ascii=False)[1:-1], json.dumps(core)[1:-1]):
+    for make in (str, lambda core: json.dumps(core, ensure_ascii=False)[1:-1], lambda core: json.dumps(core)[1:-1]):
+        form = make(core)
         if text.startswith(form, position) and text.startswith(following, position + len(form)):
             return form
     return None

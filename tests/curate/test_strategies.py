@@ -72,7 +72,10 @@ def test_template_words_are_no_contamination_but_inputs_and_answers_are() -> Non
     heldout = [made(LONG, "cats purr", f"Because {LONG}")]
     assert judged("decontaminate", [made(LONG, "dogs bark", "no")], Context(heldout=heldout))[0].keep
     assert not judged("decontaminate", [made("Why?", "dogs bark", LONG)], Context(heldout=heldout))[0].keep
-    # Without a part from a row, the whole question is what it asks about.
+    # Where no template speaks, or without a part from a row, the whole question is what it asks about.
+    assert not judged("decontaminate", [made(LONG, "dogs bark", "no", via="format:alpaca")], Context(heldout=heldout))[
+        0
+    ].keep
     assert not judged("decontaminate", [made(LONG)], Context(heldout=[made(LONG, answer="no")]))[0].keep
 
 
@@ -98,6 +101,41 @@ def test_short_equal_questions_and_answers_are_contamination() -> None:
 def test_scripts_without_blanks_are_counted_by_character() -> None:
     text = "北京是中华人民共和国的首都也是政治文化中心"
     assert not judged("decontaminate", [made("问", "今天" + text)], Context(heldout=[made("问", text)]))[0].keep
+
+
+def test_what_is_nearly_a_held_out_text_is_contamination() -> None:
+    """One word in every twelve is changed, so no thirteen in a row are shared."""
+    words = [f"w{i}" for i in range(72)]
+    copy = [f"x{i}" if i % 12 == 11 else word for i, word in enumerate(words)]
+    heldout = [made("Is it?", "other " * 20), made("Is it?", " ".join(words))]
+    near = made("Rate:", " ".join(copy), "no")
+    similarity = (70 - 16) / (70 + 16)  # five changes take three 3-grams each, the one at the end one
+    for least, kept in ((0.8, True), (0.6, False)):
+        (verdict,) = judged("decontaminate", [near], Context(heldout=heldout), near=least)
+        assert verdict.keep == kept
+    assert verdict.reason == "nearly the same as a held-out instance"
+    assert (verdict.near, verdict.score) == (heldout[1].id, pytest.approx(similarity))
+    assert judged("decontaminate", [near], Context(heldout=heldout), near=0.6, shortest=73)[0].keep
+    # Training instances that resemble one another are another filter's business.
+    assert all(v.keep for v in judged("decontaminate", [near, near], Context(heldout=heldout[:1]), near=0.6))
+
+
+def test_rows_of_benchmarks_are_kept_out_and_named() -> None:
+    read: list[str] = []
+
+    def benchmarks(file: str) -> list[tuple[int, tuple[str, ...]]]:
+        read.append(file)
+        return [(1, ("short", "other " * 20)), (7, ("A title", LONG))]
+
+    rows = [made("Why?", LONG), made("Why?", "cats purr"), made(f"Say: {LONG}", via="format:alpaca")]
+    verdicts = judged("decontaminate", rows, Context(benchmarks=benchmarks), benchmarks=["mt.jsonl"])
+    assert [v.keep for v in verdicts] == [False, True, False]
+    assert {(v.reason, v.near) for v in verdicts if not v.keep} == {
+        ("shares 13 words in a row with mt.jsonl", "mt.jsonl:7")
+    }
+    assert read == ["mt.jsonl"]
+    with pytest.raises(UsageError, match="take benchmarks out"):
+        judged("decontaminate", rows, benchmarks=["mt.jsonl"])
 
 
 def test_references_of_held_out_instances_count() -> None:

@@ -12,10 +12,13 @@ from pydantic import BaseModel, Field
 
 from didact.curate.context import Context, HasWeights
 from didact.curate.decontaminate import DecontaminateConfig, decontaminate
+from didact.curate.diversity import DiversityConfig, diversity
 from didact.curate.heuristics import HeuristicsConfig, heuristics
+from didact.curate.judge import JudgeConfig, judge
 from didact.curate.length import LengthConfig, length
 from didact.curate.near_duplicates import NearDuplicatesConfig, near_duplicates
 from didact.curate.novelty import NoveltyConfig, novelty
+from didact.curate.quality import QualityConfig, quality
 from didact.instance import Instance, Verdict
 
 Strategy = Callable[[Any, Sequence[Instance], Context], list[Verdict]]
@@ -25,9 +28,19 @@ STRATEGIES: dict[str, tuple[type[BaseModel], Strategy]] = {
     "length": (LengthConfig, length),
     "novelty": (NoveltyConfig, novelty),
     "near_duplicates": (NearDuplicatesConfig, near_duplicates),
+    "judge": (JudgeConfig, judge),
+    "quality": (QualityConfig, quality),
+    "diversity": (DiversityConfig, diversity),
 }
 Curate = Annotated[
-    HeuristicsConfig | DecontaminateConfig | LengthConfig | NoveltyConfig | NearDuplicatesConfig,
+    HeuristicsConfig
+    | DecontaminateConfig
+    | LengthConfig
+    | NoveltyConfig
+    | NearDuplicatesConfig
+    | JudgeConfig
+    | QualityConfig
+    | DiversityConfig,
     Field(discriminator="type"),
 ]
 
@@ -36,10 +49,13 @@ __all__ = [
     "Context",
     "Curate",
     "DecontaminateConfig",
+    "DiversityConfig",
     "HasWeights",
     "HeuristicsConfig",
+    "JudgeConfig",
     "LengthConfig",
     "NearDuplicatesConfig",
     "NoveltyConfig",
+    "QualityConfig",
     "Strategy",
 ]

@@ -1,12 +1,16 @@
-"""What filters may look at besides the instances they judge."""
+"""What filters may look at besides the instances they judge. All of it is handed in by the run as plain callables."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
-from didact.instance import Instance
+from didact.errors import UsageError
+from didact.instance import Instance, Message
+
+Conversation = tuple[Message, ...]
+Row = tuple[int, tuple[str, ...]]  # number of a row in its file, and its texts
 
 
 class HasWeights(Protocol):
@@ -16,10 +20,22 @@ class HasWeights(Protocol):
     def weights(self) -> Sequence[float]: ...
 
 
+def _no_benchmarks(file: str) -> Iterable[Row]:
+    raise UsageError("no benchmark file can be read here", "take benchmarks out of decontaminate")
+
+
 @dataclass(frozen=True)
 class Context:
-    """heldout: what the model will be judged on. tokens: renders an instance as for training. max_length: in tokens."""
+    """heldout: what the model will be judged on. tokens: renders an instance as for training. max_length: in tokens.
+
+    benchmarks: rows of a benchmark's file. ask: many conversations at once; an answer each, None where there is none.
+    loss: mean nats per answer token of each instance under the base. embed: texts to vectors, one row each.
+    """
 
     heldout: Sequence[Instance] = ()
     tokens: Callable[[Instance], HasWeights] | None = None
     max_length: int = 512
+    benchmarks: Callable[[str], Iterable[Row]] = _no_benchmarks
+    ask: Callable[[Sequence[Conversation]], Sequence[str | None]] | None = None
+    loss: Callable[[Sequence[Instance]], Sequence[float]] | None = None
+    embed: Callable[[Sequence[str]], Any] | None = None

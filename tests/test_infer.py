@@ -115,6 +115,21 @@ def test_rank_without_a_mask_of_our_own(tuned: Loaded, questions: list[Instance]
     assert all(a == pytest.approx(b, abs=1e-3) for a, b in zip(scores, expected, strict=True))
 
 
+def test_answer_loss_is_the_mean_over_the_last_answer_and_its_stop(tuned: Loaded) -> None:
+    rows = [ask(f"{'Please ' * (i % 7)}Say {word}", word) for i, word in enumerate(WORDS * 3)]
+    rows.append(ask("", "red"))
+    losses = Answerer(tuned, max_tokens=100).answer_loss(rows)
+    for row, loss in zip(rows, losses, strict=True):
+        tokens = tuned.renderer.render(row)
+        start, end = tokens.turns[-1]
+        ids = torch.tensor([tokens.ids[:end]])
+        with torch.no_grad():
+            log_TV = tuned.model(ids).logits[0].float().log_softmax(-1)
+        expected = -log_TV[start - 1 : end - 1].gather(1, ids[0, start:end, None]).mean().item()
+        assert loss == pytest.approx(expected, abs=1e-4)
+    assert losses[-1] > losses[0]  # it was tuned to repeat what is asked
+
+
 def test_text_loss_is_the_one_of_transformers(tuned: Loaded) -> None:
     texts = ["red and blue", "a", "", "<|im_end|> is text here", "word " * 150]
     answers = Answerer(tuned, batch_size=3).text_loss(texts)

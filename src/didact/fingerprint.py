@@ -46,7 +46,7 @@ CODE = {
         "llm",
         "speak.py",
     ),
-    "curate": ("stages.py", "instance.py", "curate", *RENDERING),
+    "curate": ("stages.py", "instance.py", "files.py", "curate", *RENDERING, "infer.py"),
     "tune": ("stages.py", *RENDERING, *TUNING),
     "audit": ("stages.py", "instance.py", *RENDERING, *TUNING, "infer.py", "audit"),
     "report": ("stages.py", "audit"),
@@ -89,6 +89,18 @@ def sources(configs: Iterable[BaseModel], home: Path) -> dict[str, str]:
             if (home / expand(value)).exists():
                 found[f"sources.{number}.beside.{column}: content"] = content(home / expand(value))
     return found
+
+
+def benchmarks(configs: Iterable[BaseModel], home: Path) -> dict[str, str]:
+    """Hashes of the files that filters compare with."""
+    from didact.template import expand
+
+    return {
+        f"curate.{number}.benchmarks.{place}: content": _content(home / expand(file))
+        for number, config in enumerate(configs)
+        for place, file in enumerate(getattr(config, "benchmarks", ()))
+        if (home / expand(file)).is_file()
+    }
 
 
 def versions() -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -262,6 +263,24 @@ class Answerer:
                 sums[i] += value
                 counts[i] += len(ids) - 1
         return list(zip(sums, counts, strict=True))
+
+    def answer_loss(self, instances: Sequence[Instance]) -> list[float]:
+        """Mean nats per token of each instance's last answer and its stop; NaN if none of it fits the model."""
+        limit = self.loaded.max_positions or 1 << 30
+        rows: list[tuple[int, list[int], int]] = []
+        for number, tokens in enumerate(self.loaded.renderer.render_all(instances)):
+            start, end = tokens.turns[-1] if tokens.turns else (0, 0)
+            if max(start, 1) < min(end, limit):
+                rows.append((number, tokens.ids[: min(end, limit)], max(start, 1)))
+        rows.sort(key=lambda row: len(row[1]))
+        losses = [math.nan] * len(instances)
+        while rows:
+            size = max(1, self.max_tokens // len(rows[-1][1]))
+            some, rows = rows[-size:], rows[:-size]
+            nats = self._nats([ids for _, ids, _ in some], [(start - 1, len(ids) - 1) for _, ids, start in some])
+            for (number, ids, start), value in zip(some, nats, strict=True):
+                losses[number] = value / (len(ids) - start)
+        return losses
 
     def _nats(self, rows: list[list[int]], spans: list[tuple[int, int]]) -> list[float]:
         """Summed nats of each row over the positions a..b-1 whose next tokens are asked for."""

@@ -171,6 +171,10 @@ class Run:
 
             found |= inputs(recipe, self.home) | self._hashes("built.jsonl", "heldout.jsonl")
         elif name == "curate":
+            from didact.teachers import judges
+
+            found |= fingerprint.benchmarks(recipe.curate, self.home)
+            found |= judges(recipe.curate, recipe.teachers, self.home)
             found |= fingerprint.flat("curate", recipe.curate) | self._hashes("built.jsonl", "heldout.jsonl")
             found |= self._hashes("generated.jsonl") if recipe.generate else {}
             found |= {"tune.max_length": recipe.tune.max_length, "tune.truncation": recipe.tune.truncation}

@@ -22,6 +22,7 @@ from didact.instance import Drop, Instance
 if TYPE_CHECKING:
     from didact.audit import Speaker
     from didact.audit.report import About
+    from didact.curate.context import Conversation
     from didact.model import Loaded
     from didact.render import Tokens
     from didact.run import Run
@@ -77,19 +78,68 @@ def curate(run: Run) -> Done:
         instances += run.instances("generated.jsonl")
     built = len(instances)
     heldout = list(run.instances("heldout.jsonl"))
-    context = Context(heldout=heldout, tokens=_whole(run), max_length=_longest(run))
+    context = Context(
+        heldout=heldout,
+        tokens=_whole(run),
+        max_length=_longest(run),
+        benchmarks=lambda file: _benchmark(run, file),
+        ask=lambda conversations, teacher: _ask(run, conversations, teacher),
+        loss=lambda asked: _answer_loss(run, asked),
+    )
+    lines: list[str] = []
     for config in run.recipe.curate:
         verdicts = STRATEGIES[config.type][1](config, instances, context)
         judged = list(zip(instances, verdicts, strict=True))
-        drops += [Drop(v.reason, _detail(v.near, v.score), i.origin, i) for i, v in judged if not v.keep]
+        for instance, verdict in judged:
+            if not verdict.keep:
+                drops.append(Drop(verdict.reason, _detail(verdict.near, verdict.score), instance.origin, instance))
+                told = {"strategy": config.type, "near": verdict.near, "score": verdict.score}
+                lines.append(_line({"stage": "curate", **told, **drops[-1].to_json()}))
         instances = [instance for instance, verdict in judged if verdict.keep]
     if not instances:
         raise UsageError(f"all {built} instances were dropped", _most(drops), field="curate")
     head = run.journal["stages"][before]["outputs"]["dropped.jsonl"]["bytes"]
-    run.folder.write_lines("dropped.jsonl", (_drop_line("curate", drop) for drop in drops), keep=head)
+    run.folder.write_lines("dropped.jsonl", lines, keep=head)
     kept = run.folder.write_lines("kept.jsonl", (_line(instance.to_json()) for instance in instances))
     _tell_drops(run, drops)
     return {"kept": kept, "dropped": len(drops)}, ("kept.jsonl", "dropped.jsonl")
+
+
+def _benchmark(run: Run, file: str) -> Iterator[tuple[int, tuple[str, ...]]]:
+    """Number and texts of every row of a benchmark's file; a row that cannot be read stops the run."""
+    from didact import files
+    from didact.template import expand
+
+    def refuse(reason: str, error: UsageError) -> None:
+        raise error
+
+    def texts(value: Any) -> Iterator[str]:
+        if isinstance(value, str):
+            yield value
+        elif isinstance(value, (list, dict)):
+            for item in value.values() if isinstance(value, dict) else value:
+                yield from texts(item)
+
+    for number, row in files.records(run.home / expand(file), refuse):
+        yield number, tuple(texts(row))
+
+
+def _ask(run: Run, conversations: Sequence[Conversation], teacher: str) -> list[str | None]:
+    """A teacher's answer to each, None where it gave none; the log answers what it has answered before."""
+    from didact.llm import Request
+    from didact.teachers import Teachers
+
+    asked = (Request(tuple((turn.role, turn.text) for turn in turns)) for turns in conversations)
+    with Teachers(
+        run.recipe.teachers, run.recipe.budget, run.path, run.home, lambda text: run.console.stage("", text)
+    ) as teachers:
+        return [reply.text if reply.ok else None for reply in teachers.llm(teacher).each(asked)]
+
+
+def _answer_loss(run: Run, instances: Sequence[Instance]) -> list[float]:
+    from didact.infer import Answerer
+
+    return Answerer(run.model()).answer_loss(instances)
 
 
 def _whole(run: Run) -> Callable[[Instance], Tokens]:

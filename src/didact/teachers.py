@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel
 
 from didact import fingerprint
 from didact.errors import UsageError
@@ -133,3 +135,14 @@ def told(llm: Llm, began: float) -> str:
     text += f", {counts.known:,} known" if counts.known else ""
     text += f", {llm.log.tokens:,} tokens"
     return text + (f", cost {llm.log.money:,.2f}" if llm.log.money else "")
+
+
+def judges(
+    filters: Iterable[BaseModel], teachers: Mapping[str, EndpointConfig | LocalConfig], home: Path
+) -> dict[str, Any]:
+    """Who answers the filters that ask a language model, laid flat."""
+    names = {known(teachers, str(config.teacher)) for config in filters if hasattr(config, "teacher")}
+    found: dict[str, Any] = {}
+    for name in sorted(names):
+        found |= fingerprint.flat(f"teachers.{name}", identity(teachers[name], home))
+    return found

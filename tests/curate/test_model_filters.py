@@ -29,9 +29,10 @@ class Judge:
     """A scripted judge: its reply to each prompt, and the prompts it was asked."""
 
     def __init__(self, reply: Callable[[str], str | None]) -> None:
-        self.reply, self.prompts = reply, list[str]()
+        self.reply, self.prompts, self.teachers = reply, list[str](), set[str]()
 
-    def __call__(self, conversations: Sequence[Conversation]) -> list[str | None]:
+    def __call__(self, conversations: Sequence[Conversation], teacher: str) -> list[str | None]:
+        self.teachers.add(teacher)
         asked = [message.text for (message,) in conversations]
         self.prompts += asked
         return [self.reply(prompt) for prompt in asked]
@@ -58,7 +59,8 @@ def test_grades_decide_and_replies_without_one_are_counted() -> None:
     ]  # fmt: skip
     assert verdicts[1].reason == "the judge's grade is below 4"
     assert {v.reason for v in verdicts[2:5]} == {"the judge gave no grade"}
-    assert [v.keep for v in judged(rows, judge, unjudged="keep", least=3)] == [True] * 6
+    assert [v.keep for v in judged(rows, judge, unjudged="keep", least=3, teacher="big")] == [True] * 6
+    assert judge.teachers == {"", "big"}
     assert judged(rows[4:5], judge, high=10)[0].score == 9.0
 
 
@@ -206,12 +208,15 @@ def test_quotas_are_equal_as_far_as_groups_reach() -> None:
     assert share_out(2, {"a": 5, "b": 5, "c": 5}) == {"a": 1, "b": 1, "c": 0}
     assert share_out(99, {"a": 5, "b": 5}) == {"a": 5, "b": 5}
     assert share_out(3, {}) == {}
-    rows = rows_of((60, 5, 3))
+    rows = rows_of((60, 5, 3))[::-1]
     verdicts = STRATEGIES["diversity"][1](DiversityConfig(keep=0.25, quotas="cluster"), rows, Context())
     kept = [row.origin.cluster for row, v in zip(rows, verdicts, strict=True) if v.keep]
     assert {name: kept.count(name) for name in set(kept)} == {"sea": 9, "bre": 5, "cod": 3}
+    vectors, by_id = tf_idf([row.prompt for row in rows]), {row.id: i for i, row in enumerate(rows)}
+    like = {i: by_id[v.near] for i, v in enumerate(verdicts) if not v.keep}
+    assert [verdicts[i].score for i in like] == pytest.approx([float(vectors[i] @ vectors[j]) for i, j in like.items()])
     none_left = STRATEGIES["diversity"][1](DiversityConfig(keep=2, quotas="cluster"), rows, Context())
-    assert none_left[-1].reason == "its group has no place left"
+    assert none_left[-1].reason == "its group has no place left"  # the topics in the order in which they come
 
 
 def test_an_embedding_model_is_used_where_there_is_one() -> None:

@@ -10,6 +10,7 @@ from didact.errors import UsageError
 from didact.instance import Instance, Message
 
 Conversation = tuple[Message, ...]
+Ask = Callable[[Sequence[Conversation], str], Sequence[str | None]]
 Row = tuple[int, tuple[str, ...]]  # number of a row in its file, and its texts
 
 
@@ -28,7 +29,7 @@ def _no_benchmarks(file: str) -> Iterable[Row]:
 class Context:
     """heldout: what the model will be judged on. tokens: renders an instance as for training. max_length: in tokens.
 
-    benchmarks: rows of a benchmark's file. ask: many conversations at once; an answer each, None where there is none.
+    benchmarks: rows of a benchmark's file. ask: many conversations at once of a named teacher; an answer each, or None.
     loss: mean nats per answer token of each instance under the base. embed: texts to vectors, one row each.
     """
 
@@ -36,6 +37,6 @@ class Context:
     tokens: Callable[[Instance], HasWeights] | None = None
     max_length: int = 512
     benchmarks: Callable[[str], Iterable[Row]] = _no_benchmarks
-    ask: Callable[[Sequence[Conversation]], Sequence[str | None]] | None = None
+    ask: Ask | None = None
     loss: Callable[[Sequence[Instance]], Sequence[float]] | None = None
     embed: Callable[[Sequence[str]], Any] | None = None

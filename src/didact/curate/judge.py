@@ -15,14 +15,14 @@ from __future__ import annotations
 import math
 import re
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import combinations
 from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from didact.curate.context import Context, Conversation
+from didact.curate.context import Ask, Context, Conversation
 from didact.curate.words import all_words
 from didact.errors import UsageError
 from didact.instance import Instance, Message, Part, Verdict, digest
@@ -36,6 +36,7 @@ class JudgeConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     type: Literal["judge"] = Field("judge", description="what a language model does not find good enough")
+    teacher: str = Field("", description="which of the recipe's teachers judges; empty: the first")
     mode: Literal["score", "pairs"] = Field(
         "score", description="score: a grade each; pairs: answers to the same question against one another"
     )
@@ -55,7 +56,7 @@ def judge(config: JudgeConfig, instances: Sequence[Instance], context: Context) 
     if config.mode == "pairs":
         return _pairs(config, instances, context.ask)
     prompts = [_prompt("score", config, instance.prompt, instance.answer) for instance in instances]
-    grades = [_grade(reply, config) for reply in context.ask(prompts)]
+    grades = [_grade(reply, config) for reply in context.ask(prompts, config.teacher)]
     lengths = [math.log1p(len(all_words(instance.answer))) for instance in instances]
     fair = without_length(grades, lengths) if config.length_control else grades
     return [_verdict(config, grade, score) for grade, score in zip(grades, fair, strict=True)]
@@ -87,16 +88,14 @@ def _verdict(config: JudgeConfig, grade: float | None, score: float | None) -> V
     return Verdict(False, f"the judge's grade is below {config.least:g}{high}", score)
 
 
-def _pairs(
-    config: JudgeConfig, instances: Sequence[Instance], ask: Callable[[Sequence[Conversation]], Sequence[str | None]]
-) -> list[Verdict]:
+def _pairs(config: JudgeConfig, instances: Sequence[Instance], ask: Ask) -> list[Verdict]:
     groups: defaultdict[str, list[int]] = defaultdict(list)
     for number, instance in enumerate(instances):
         groups[instance.prompt].append(number)
     asked = [(a, b) for group in groups.values() for a, b in combinations(group, 2)]
     both = [pair for a, b in asked for pair in ((a, b), (b, a))]
     prompts = [_prompt("pair", config, instances[a].prompt, instances[a].answer, instances[b].answer) for a, b in both]
-    replies = list(ask(prompts)) if prompts else []
+    replies = list(ask(prompts, config.teacher)) if prompts else []
     wins: defaultdict[int, float] = defaultdict(float)
     for (a, b), one, other in zip(asked, replies[::2], replies[1::2], strict=True):
         if (first := _better(one)) and first == -_better(other):  # the same answer, wherever it stood

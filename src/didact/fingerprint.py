@@ -96,7 +96,7 @@ def benchmarks(configs: Iterable[BaseModel], home: Path) -> dict[str, str]:
     from didact.template import expand
 
     return {
-        f"curate.{number}.benchmarks.{place}: content": _content(home / expand(file))
+        f"curate.{number}.benchmarks.{place}: content": content(home / expand(file))
         for number, config in enumerate(configs)
         for place, file in enumerate(getattr(config, "benchmarks", ()))
         if (home / expand(file)).is_file()

@@ -2,4 +2,5 @@
 
 from didact.cli import main
 
-main()
+if __name__ == "__main__":  # not in the processes of a large build
+    main()

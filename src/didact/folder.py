@@ -55,8 +55,8 @@ class Folder:
         """Put a text file in its place, whole or not at all."""
         self.write_lines(name, [text])
 
-    def write_lines(self, name: str, lines: Iterable[str], keep: int = 0) -> int:
-        """Put lines (each with its newline) in a file, whole or not at all; returns how many.
+    def write_lines(self, name: str, lines: Iterable[str | bytes], keep: int = 0) -> int:
+        """Put lines (each with its newline) or blocks of them in a file, whole or not at all; returns how many.
 
         keep: bytes at the head of the file that stand there now and stay.
         """
@@ -67,7 +67,7 @@ class Folder:
                     with place.open("rb") as old:
                         file.write(old.read(keep))
                 for line in lines:
-                    file.write(line.encode("utf-8"))
+                    file.write(line.encode("utf-8") if isinstance(line, str) else line)
                     count += 1
                 file.flush()
                 os.fsync(file.fileno())
@@ -159,6 +159,16 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
                 yield json.loads(line)
             except ValueError as error:
                 raise UsageError("damaged line", "repeat the command that made it", file=path, line=number) from error
+
+
+def json_line(record: Mapping[str, Any]) -> str:
+    """The record as one line of JSON, with its newline."""
+    text = json.dumps(record, ensure_ascii=False) + "\n"
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:  # half a surrogate pair: written as an escape
+        text = json.dumps(record) + "\n"
+    return text
 
 
 def disk_error(error: OSError, path: Path) -> UsageError:

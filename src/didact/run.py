@@ -165,6 +165,7 @@ class Run:
         recipe, found = self.recipe, dict[str, Any](code=fingerprint.code(name))
         if name == "build":
             found |= fingerprint.flat("sources", recipe.sources) | fingerprint.flat("build", recipe.build)
+            found.pop("build.workers")  # any number of them makes the same
             found |= fingerprint.sources(recipe.sources, self.home)
         elif name == "generate":
             from didact.generation import inputs

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from didact.errors import UsageError
 from didact.folder import Folder, read_lines
-from didact.instance import Drop, Instance
+from didact.folder import json_line as _line
+from didact.instance import Drop, Instance, digest
 
 if TYPE_CHECKING:
     from didact.audit import Speaker
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from didact.model import Loaded
     from didact.render import Tokens
     from didact.run import Run
+    from didact.sources import Task
     from didact.tune import Step
 
 SHOWN_VERSIONS = ("python", "torch", "transformers")  # in the report; run.json has them all
@@ -36,29 +38,34 @@ Done = tuple[Counts, Sequence[str]]  # what to say of it, and the names of its o
 
 def build(run: Run) -> Done:
     """Rows to instances: those to learn from, and those put away for the audit."""
-    from didact.build import build as instances_of
+    from didact.build.report import mixture_of, told
+    from didact.build.shards import build_in
     from didact.sources import open_source
 
-    drops: list[Drop] = []
-    heldout: list[Instance] = []
-    tasks = [task for source in run.recipe.sources for task in open_source(source, run.home, drops.append)]
+    def open_tasks(drop: Callable[[Drop], None]) -> list[Task]:
+        return [task for source in run.recipe.sources for task in open_source(source, run.home, drop)]
 
-    def train() -> Iterator[str]:
-        for instance in instances_of(tasks, run.recipe.build, drops.append):
-            if instance.tags.get("split") == "heldout":
-                heldout.append(instance)
-            else:
-                yield _line(instance.to_json())
-
-    built = run.folder.write_lines("built.jsonl", train())
+    work = run.path / "building"
+    key = digest(run.journal["stages"]["build"]["inputs"])
+    with run.console.progress("build") as update:
+        made = build_in(work, key, open_tasks, run.recipe.build, update)
+    built, heldout = made.tallies["train"].lines, made.tallies["heldout"].lines
+    mixture = mixture_of(made)
+    drops = mixture["dropped"]
     if not built:
-        run.folder.remove("built.jsonl")
-        raise UsageError("no row became an instance to train on", _most(drops) or "check sources and build")
-    run.folder.write_lines("heldout.jsonl", (_line(instance.to_json()) for instance in heldout))
-    run.folder.write_lines("dropped.jsonl", (_drop_line("build", drop) for drop in drops))
-    _tell_drops(run, drops)
-    counts = {"instances": built, "held out": len(heldout), "rows dropped": len(drops)}
-    return counts, ("built.jsonl", "heldout.jsonl", "dropped.jsonl")
+        problem = "no row became an instance to train on"
+        raise UsageError(problem, mixture["most dropped"] or "check sources and build")
+    run.folder.write_lines("built.jsonl", made.blocks("train"))
+    run.folder.write_lines("heldout.jsonl", made.blocks("heldout"))
+    run.folder.write_lines("dropped.jsonl", made.blocks("drops"))
+    run.folder.write("mixture.json", json.dumps(mixture, indent=1, ensure_ascii=False) + "\n")
+    run.folder.remove("building")
+    cleaned = any(config.type == "decontaminate" for config in run.recipe.curate)
+    for line in told(mixture, cleaned):
+        run.console.stage("", line)
+    run.journal["mixture"] = {name: [task["asked"], task["rate"]] for name, task in mixture["tasks"].items()}
+    counts = {"instances": built, "held out": heldout, "rows dropped": sum(drops.values())}
+    return counts, ("built.jsonl", "heldout.jsonl", "dropped.jsonl", "mixture.json")
 
 
 def generate(run: Run) -> Done:
@@ -343,15 +350,6 @@ class Metrics:
     def close(self) -> None:
         if self.handle is not None:
             self.handle.close()
-
-
-def _line(record: Mapping[str, Any]) -> str:
-    text = json.dumps(record, ensure_ascii=False) + "\n"
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:  # half a surrogate pair: written as an escape
-        text = json.dumps(record) + "\n"
-    return text
 
 
 def _drop_line(stage: str, drop: Drop) -> str:

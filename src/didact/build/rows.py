@@ -104,13 +104,16 @@ class Rows:
     def save(self) -> None:
         """Leave all of it in the folder, for other processes and for a later start."""
         assert self.folder is not None, "rows that are saved have a folder"
+        if (self.folder / "rows.json").exists():
+            return
         if isinstance(self.file, io.BytesIO):
             self._to_disk()
         self.file.flush()
         os.fsync(self.file.fileno())
         np.save(self.folder / "rows.npy", self.index)
-        with (self.folder / "rows.json").open("w") as file:
-            json.dump({"starts": self.starts, "sources": self.sources}, file)
+        told = json.dumps({"starts": self.starts, "sources": self.sources})
+        (self.folder / "rows.json.new").write_text(told, "utf-8")
+        (self.folder / "rows.json.new").replace(self.folder / "rows.json")
 
     @staticmethod
     def load(folder: Path) -> Rows:

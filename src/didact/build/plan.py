@@ -199,8 +199,8 @@ def _scatter(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
 
 
 def stripped(tasks: Sequence[Task]) -> list[Task]:
-    """Tasks without their rows, to hand to another process."""
-    return [replace(task, rows=_no_rows) for task in tasks]
+    """Tasks without their rows and what templates have compiled, to hand to another process."""
+    return [replace(t, rows=_no_rows, templates=tuple(replace(template) for template in t.templates)) for t in tasks]
 
 
 def _no_rows() -> Any:

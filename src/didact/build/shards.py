@@ -7,6 +7,7 @@ processes made them. Each is a file of its own, checked by its sum when a killed
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import zlib
 from collections import Counter
@@ -91,10 +92,14 @@ class DropFile:
 
 @dataclass(frozen=True)
 class Work:
-    """A plan and the folder where its shards lie; `bounds` are the first items of shards, of both kinds."""
+    """A plan and the folder where its shards lie; `bounds` are the first items of shards, of both kinds.
+
+    key: what it is a build of; a process whose parent was killed may still write a shard of another build.
+    """
 
     plan: Plan
     folder: Path
+    key: str
     bounds: Mapping[str, Sequence[int]]
     heldout_prints: tuple[Any, Any] | None = None
 
@@ -128,14 +133,14 @@ def build_in(
     """
     if not (folder / "key").exists() or (folder / "key").read_text("utf-8") != key:
         shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
+        folder.mkdir(parents=True, exist_ok=True)
         (folder / "key").write_text(key, "utf-8")
     opened = DropFile(folder / "drops-open")
     tasks = open_tasks(opened.add)
     opened.file.close()
     planned, unread = _planned(folder, tasks, config, tell)
     total = len(planned.heldout) + len(planned.train)
-    work = Work(planned, folder, {HELDOUT: bounds(planned, HELDOUT), TRAIN: bounds(planned, TRAIN)})
+    work = Work(planned, folder, key, {HELDOUT: bounds(planned, HELDOUT), TRAIN: bounds(planned, TRAIN)})
     tallies = {HELDOUT: Tally(), TRAIN: Tally(), "drops": opened.tally}
     tallies["drops"].add(unread)
     done = 0
@@ -151,7 +156,7 @@ def build_in(
         planned.rows.save()
     _all_shards(work, HELDOUT, many, finished)
     if config.leak_check and len(planned.heldout):
-        work = Work(planned, folder, work.bounds, _heldout_prints(work, many))
+        work = Work(planned, folder, key, work.bounds, _heldout_prints(work, many))
     _all_shards(work, TRAIN, many, finished)
     return Built(planned, tallies, lambda kind: _blocks(work, kind))
 
@@ -189,7 +194,7 @@ def _all_shards(work: Work, kind: str, many: bool, finished: Callable[[str, Tall
     """Make the shards that are not there yet."""
     missing = []
     for number in range(len(work.bounds[kind]) - 1):
-        made = _read(work.path(kind, number))
+        made = _read(work, kind, number)
         if made is None:
             missing.append(number)
         else:
@@ -223,23 +228,23 @@ def make(work: Work, kind: str, number: int) -> Tally:
             counter.update(made[int(place)].origin.task for place in np.flatnonzero(found))
     lines = "".join(json_line(instance.to_json()) for instance in made).encode("utf-8")
     dropped = "".join(drops).encode("utf-8")
-    head = {"tally": tally.to_json(), "lines": len(lines), "drops": len(dropped), "sum": zlib.crc32(lines + dropped)}
+    head = {"key": work.key, "lines": len(lines), "drops": len(dropped), "sum": zlib.crc32(lines + dropped)}
     place = work.path(kind, number)
-    with place.with_suffix(".new").open("wb") as file:
-        file.write(json_line(head).encode("utf-8") + lines + dropped)
-    place.with_suffix(".new").replace(place)
+    new = place.with_suffix(f".{os.getpid()}")  # no two processes write one file
+    new.write_bytes(json_line({**head, "tally": tally.to_json()}).encode("utf-8") + lines + dropped)
+    new.replace(place)
     return tally
 
 
-def _read(path: Path) -> tuple[Tally, bytes, bytes] | None:
-    """The tally, lines and drops of a shard; None if it is not there, or not whole."""
+def _read(work: Work, kind: str, number: int) -> tuple[Tally, bytes, bytes] | None:
+    """The tally, lines and drops of a shard; None if it is not there, not whole, or another build's."""
     try:
-        with path.open("rb") as file:
+        with work.path(kind, number).open("rb") as file:
             head = json.loads(file.readline())
             body = file.read()
     except (OSError, ValueError):
         return None
-    if len(body) != head["lines"] + head["drops"] or zlib.crc32(body) != head["sum"]:
+    if head["key"] != work.key or len(body) != head["lines"] + head["drops"] or zlib.crc32(body) != head["sum"]:
         return None
     return Tally.from_json(head["tally"]), body[: head["lines"]], body[head["lines"] :]
 
@@ -252,7 +257,7 @@ def _blocks(work: Work, kind: str) -> Iterator[bytes]:
                     yield block
     for shards in (HELDOUT, TRAIN) if kind == "drops" else (kind,):
         for number in range(len(work.bounds[shards]) - 1):
-            made = _read(work.path(shards, number))
+            made = _read(work, shards, number)
             if made is None:
                 raise UsageError("a finished part is damaged", "repeat the command", file=work.path(shards, number))
             yield made[2] if kind == "drops" else made[1]

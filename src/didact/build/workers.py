@@ -11,6 +11,7 @@ import os
 import signal
 import traceback
 from collections.abc import Generator, Sequence
+from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
@@ -45,7 +46,7 @@ def in_processes(
         np.save(work.folder / f"{name}.npy", getattr(work.plan, name))
     context = multiprocessing.get_context("spawn")
     waiting, running = list(numbers)[::-1], dict[Connection, Any]()
-    told = (work.folder, stripped(work.plan.tasks), work.plan.config, dict(work.bounds), kind)
+    told = (work.folder, work.key, stripped(work.plan.tasks), work.plan.config, dict(work.bounds), kind)
     try:
         for _ in range(processes):
             ours, theirs = context.Pipe()
@@ -99,6 +100,7 @@ def _killed() -> UsageError:
 def serve(
     connection: Connection,
     folder: Path,
+    key: str,
     tasks: Sequence[Task],
     config: BuildConfig,
     bounds: dict[str, Sequence[int]],
@@ -113,17 +115,10 @@ def serve(
     if kind == "train" and config.leak_check and len(heldout):
         names = ("prints-whole.npy", "prints-runs.npy")
         prints = (np.load(folder / names[0], mmap_mode="r"), np.load(folder / names[1], mmap_mode="r"))
-    work = Work(plan, folder, bounds, prints)
-    while (number := _next(connection)) is not None:
-        connection.send(_made(work, kind, number))
-
-
-def _next(connection: Connection) -> int | None:
-    try:
-        number: int | None = connection.recv()
-    except EOFError:  # the process that asked is gone
-        return None
-    return number
+    work = Work(plan, folder, key, bounds, prints)
+    with suppress(EOFError, ConnectionError):  # the process that asked is gone
+        while (number := connection.recv()) is not None:
+            connection.send(_made(work, kind, number))
 
 
 def _made(work: Work, kind: str, number: int) -> tuple[Any, ...]:

@@ -50,6 +50,7 @@ CODE = {
     "tune": ("stages.py", *RENDERING, *TUNING),
     "audit": ("stages.py", "instance.py", *RENDERING, *TUNING, "infer.py", "audit"),
     "report": ("stages.py", "audit"),
+    "certify": ("certify", *RENDERING, *TUNING),
 }
 
 

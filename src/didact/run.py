@@ -107,7 +107,7 @@ class Run:
         if name == "generate" and not self.recipe.generate:
             self.journal["stages"].pop(name, None)
             return
-        inputs, before = self._inputs(name), self.journal["stages"].get(name, {})
+        inputs, before = self.inputs(name), self.journal["stages"].get(name, {})
         if name == "generate" and before.get("state") == "started" and not self.anew:
             self._refuse_change(before["inputs"], inputs)
         why = self._why(before, inputs)
@@ -160,7 +160,7 @@ class Run:
         damage = self.folder.damaged(before["outputs"])
         return f"runs again: {damage}" if damage else ""
 
-    def _inputs(self, name: str) -> dict[str, Any]:
+    def inputs(self, name: str) -> dict[str, Any]:
         """Everything that decides what a stage makes, flat, so that a change can be named."""
         recipe, found = self.recipe, dict[str, Any](code=fingerprint.code(name))
         if name == "build":

@@ -112,7 +112,10 @@ def test_wrong_settings_are_told_at_once(folder: Path, settings: dict[str, Any],
         ({"use": ["thre"]}, 'use: no template of mine.yaml is called "thre" - use one of: one, two'),
         ({"use": ["!one", "!two"]}, "use: `use` leaves none of the templates of mine.yaml - name at least one"),
         ({"labels": {}}, 'labels: template "one" picks among good, bad by the number in column "label" - say what the'),
-        ({"templates": "your.yaml"}, 'templates: no template file "your.yaml" - give a path, or use one of: ag_news, anli, aqua_rat'),
+        (
+            {"templates": "your.yaml"},
+            'templates: no template file "your.yaml" - give a path, or use one of: ag_news, anli, aqua_rat',
+        ),
     ],
 )
 def test_wrong_templates_are_told_at_once(folder: Path, settings: dict[str, Any], line: str) -> None:

@@ -1,7 +1,6 @@
 """A scripted OpenAI-compatible server: what it answers is a function of the request; faults are planned per prompt.
 
-As a module: `with Server(script) as server`. As a program: `python faulty_server.py PORT_FILE [latency]` answers every
-prompt with a text made of its hash, for tests that kill their client.
+`with Server(script) as server` serves from a thread; a client of another process can be killed at any moment.
 """
 
 from __future__ import annotations
@@ -9,8 +8,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import random
 import ssl
-import sys
 import threading
 import time
 from collections import Counter
@@ -18,7 +17,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from email.utils import formatdate
 from hashlib import blake2b
-from pathlib import Path
 from typing import Any
 
 
@@ -68,6 +66,56 @@ def prompt_of(data: dict[str, Any]) -> str:
 def echo_hash(data: dict[str, Any]) -> str:
     """A text that is a function of the request."""
     return "answer " + blake2b(json.dumps(data, sort_keys=True).encode(), digest_size=6).hexdigest()
+
+
+# What goes wrong with a teacher, each with what the server does.
+FAULTS: dict[str, Say] = {
+    "500": Say(500, {"error": "x"}),
+    "502 page": Say(502, b"<html>Bad gateway</html>"),
+    "503 overloaded": Say(503, b""),
+    "529": Say(529, {"error": {"message": "overloaded"}}),
+    "page": Say(200, b"<!doctype html><p>hello"),
+    "cut json": Say(200, json.dumps(completion("x")).encode()[:-9]),
+    "empty body": Say(200, b""),
+    "wrong schema": Say(200, {"answer": "x"}),
+    "no choices": Say(200, {"choices": []}),
+    "number for text": Say(200, completion(7)),  # type: ignore[arg-type]
+    "error in 200": Say(200, {"error": {"message": "internal"}}),
+    "reset at once": Say(200, completion("x"), reset_after=0),
+    "reset in the middle": Say(200, completion("x"), reset_after=90),
+    "length too long": Say(200, completion("x"), length=5000, close=True),
+    "length too short": Say(200, completion("x"), length=20),
+    "not http": Say(raw=b"SSH-2.0-OpenSSH_9.6\r\n"),
+    "length is no number": Say(raw=b"HTTP/1.1 200 OK\r\ncontent-length: many\r\n\r\n{}"),
+    "compressed": Say(200, b"\x1f\x8b", headers=(("content-encoding", "gzip"),)),
+    "429": Say(429, {"error": {"message": "slow down"}}),
+    "429 seconds": Say(429, b"", headers=(("retry-after", "0.01"),)),
+    "429 date": Say(429, b"", headers=(("retry-after", http_date()), ("date", http_date()))),
+    "429 nonsense": Say(429, b"", headers=(("retry-after", "soon"),)),
+}
+
+
+TEXT = """
+amber barn cedar dune ember fern glade heron inlet jetty kiln loom maple nest oxbow plume quill reed slate
+thatch umber vale wharf yarrow zinc acorn brook crane drift easel flint gourd hedge iris juniper kelp lathe
+mire nook orchard pewter quarry rudder sable tallow upland vetch willow yoke arbour bramble copper delta
+"""
+WORDS = TEXT.split()
+
+
+def tasks(data: dict[str, Any]) -> str:
+    """What a teacher of Self-Instruct says, as a function of the prompt alone: lists, kinds and instances."""
+    prompt = prompt_of(data)
+    rng = random.Random(prompt)
+    if prompt.startswith("Think of a series"):
+        items = [f"Tell of {' '.join(rng.sample(WORDS, rng.randint(5, 9)))}" for _ in range(7)]
+        return " " + "".join(f"{item}\n{10 + i}. " for i, item in enumerate(items)).rsplit("\n", 1)[0]
+    if prompt.endswith("Classification:"):
+        return rng.choice([" Yes", " No", " No"])
+    words = [" ".join(rng.sample(WORDS, 4)) for _ in range(4)]
+    if "Class label: now" in prompt:
+        return f"Class label: warm\n{words[0]}\nClass label: cold\n{words[1]}"
+    return f"Example 1\nInput: {words[0]}\nOutput: {words[1]}\nExample 2\nInput: {words[2]}\nOutput: {words[3]}"
 
 
 Script = Callable[[dict[str, Any], int], Say]  # the request, how often its prompt came before
@@ -173,19 +221,3 @@ class Server:
             writer.write(answer)
             await writer.drain()
         return not say.close
-
-
-if __name__ == "__main__":
-
-    async def serve(port_file: Path, latency: float) -> None:
-        server = Server(lambda data, before: Say(body=completion(echo_hash(data)), wait=latency))
-        running = await server.start()
-        port_file.with_suffix(".part").write_text(str(server.port))
-        port_file.with_suffix(".part").rename(port_file)
-        async with running:
-            while True:
-                await asyncio.sleep(0.05)
-                port_file.with_name("calls.part").write_text(str(server.calls))
-                port_file.with_name("calls.part").rename(port_file.with_name("calls"))
-
-    asyncio.run(serve(Path(sys.argv[1]), float(sys.argv[2]) if len(sys.argv) > 2 else 0.0))

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from faulty_server import Say, Server, completion, echo_hash, http_date, ok, prompt_of
+from faulty_server import FAULTS, Say, Server, completion, echo_hash, http_date, ok, prompt_of
 
 from didact.errors import UsageError
 from didact.llm import Answer, Budget, BudgetConfig, Endpoint, EndpointConfig, Llm, Local, Log, Reply, Request
@@ -100,36 +100,10 @@ def test_what_is_sent_is_what_was_meant(ask: Callable[..., Llm], monkeypatch: py
         assert server.bodies[1] == {"model": "m", "prompt": "Once", "temperature": 0.0, "max_completion_tokens": 3}
 
 
-BAD: dict[str, Say] = {
-    "500": Say(500, {"error": "x"}),
-    "502 page": Say(502, b"<html>Bad gateway</html>"),
-    "503 overloaded": Say(503, b""),
-    "529": Say(529, {"error": {"message": "overloaded"}}),
-    "page": Say(200, b"<!doctype html><p>hello"),
-    "cut json": Say(200, json.dumps(completion("x")).encode()[:-9]),
-    "empty body": Say(200, b""),
-    "wrong schema": Say(200, {"answer": "x"}),
-    "no choices": Say(200, {"choices": []}),
-    "number for text": Say(200, completion(7)),  # type: ignore[arg-type]
-    "error in 200": Say(200, {"error": {"message": "internal"}}),
-    "reset at once": Say(200, completion("x"), reset_after=0),
-    "reset in the middle": Say(200, completion("x"), reset_after=90),
-    "length too long": Say(200, completion("x"), length=5000, close=True),
-    "length too short": Say(200, completion("x"), length=20),
-    "not http": Say(raw=b"SSH-2.0-OpenSSH_9.6\r\n"),
-    "length is no number": Say(raw=b"HTTP/1.1 200 OK\r\ncontent-length: many\r\n\r\n{}"),
-    "compressed": Say(200, b"\x1f\x8b", headers=(("content-encoding", "gzip"),)),
-    "429": Say(429, {"error": {"message": "slow down"}}),
-    "429 seconds": Say(429, b"", headers=(("retry-after", "0.01"),)),
-    "429 date": Say(429, b"", headers=(("retry-after", http_date()), ("date", http_date()))),
-    "429 nonsense": Say(429, b"", headers=(("retry-after", "soon"),)),
-}
-
-
-@pytest.mark.parametrize("fault", BAD)
+@pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_is_tried_again_and_the_rest_is_not_touched(fault: str, ask: Callable[..., Llm]) -> None:
     def script(data: dict[str, Any], before: int) -> Say:
-        return BAD[fault] if prompt_of(data) == "prompt 5" and before < 2 else ok("to " + prompt_of(data))
+        return FAULTS[fault] if prompt_of(data) == "prompt 5" and before < 2 else ok("to " + prompt_of(data))
 
     with Server(script) as server:
         llm = ask(server)
@@ -336,7 +310,7 @@ def test_concurrency_falls_under_overload_and_rises_again(ask: Callable[..., Llm
 def test_thirty_percent_faults_lose_nothing(ask: Callable[..., Llm]) -> None:
     import random
 
-    rng, kinds = random.Random(0), list(BAD.values())
+    rng, kinds = random.Random(0), list(FAULTS.values())
     n = 600
 
     def script(data: dict[str, Any], before: int) -> Say:

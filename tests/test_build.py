@@ -201,7 +201,7 @@ CLOSED = (
     Template("ask", "What is {{ q }} about?", "{{ a }}", answer_choices="art ||| law ||| sea ||| sky"),
     Template("name", "Name the topic of {{ q }}.", "{{ a }}", answer_choices="art ||| law ||| sea ||| sky"),
     Template("stated", "{{ q }}: art, law, sea or sky?", "{{ a }}", answer_choices="art ||| law ||| sea ||| sky"),
-    Template("write", "Write about {{ a }}.", "{{ q }}", metadata={"inverted": "true"}),
+    Template("write", "Write about {{ a }}.", "{{ q }}", inverted=True),
 )
 
 
@@ -277,7 +277,9 @@ def test_examples_stay_within_their_budget() -> None:
 
 
 def test_reasoning_comes_before_the_answer_in_training_only() -> None:
-    instances = built([closed()], rationale={"share": 0.5, "columns": ["why"], "layouts": ["reasons"]}, inverted=0.0)
+    reasons = {"share": 0.5, "columns": ["why"], "layouts": ["reasons"]}
+    assert not any("cot" in i.tags and "inverted" in i.tags for i in built([closed()], rationale=reasons))
+    instances = built([closed()], rationale=reasons, inverted=0.0)
     train = side(instances, "train")
     assert share(train, "cot") == pytest.approx(0.5, abs=0.1)
     assert share(side(instances, "heldout"), "cot") == 0

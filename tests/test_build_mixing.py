@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import runpy
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -150,3 +152,11 @@ def test_every_preset_says_where_it_is_from_and_builds() -> None:
     for name, preset in presets().items():
         assert "arXiv" in preset["source"]
         assert made(preset=name), name
+
+
+def test_the_page_about_presets_says_what_they_are() -> None:
+    root = Path(__file__).resolve().parents[1]
+    page = runpy.run_path(str(root / "tools" / "preset_reference.py"))["reference"]()
+    assert (root / "docs" / "presets.md").read_text("utf-8") == page, "run: python tools/preset_reference.py"
+    for name, preset in presets().items():
+        assert f"## {name}\n\nSource: {preset['source']}." in page

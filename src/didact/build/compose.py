@@ -136,9 +136,7 @@ def _instances(asked: _Asked, drop: Callable[[Drop], None]) -> Iterator[Instance
 
 def _instance(asked: _Asked, template: Template, origin: Origin, tags: Mapping[str, str]) -> Instance:
     options = _options_layout(asked)
-    reasoned = not asked.level and bool(_reasoning(asked.row, asked.config)) and (
-        asked.draw("rationale") < asked.config.rationale.share
-    )  # fmt: skip
+    reasoned = not asked.level and not is_inverted(template) and asked.draw("cot") < asked.config.rationale.share
     why = asked.layout("rationale", asked.config.rationale.layouts) if reasoned else None
     rendered = _rendered(template, asked.row)
     words = _worded(asked, rendered, asked.row, options, why)
@@ -177,7 +175,7 @@ def _worded(
             answer, choices = marks[order.index(answer)], tuple(marks)
         tags["options"] = options["name"]
     reasoning = _reasoning(row, asked.config)
-    if why is not None and reasoning and reasoning not in answer:
+    if why is not None and reasoning and reasoning not in answer and not any(reasoning in part.value for part in parts):
         parts = (*parts, Part("\n" + why["ask"], "instruction"))
         answer = why["before"] + reasoning + why["between"] + answer + why["after"]
         choices, tags["cot"] = (), why["name"]  # the whole answer is none of the choices any more

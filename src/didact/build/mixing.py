@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from didact.build import draws
 from didact.build.config import MixingConfig
 from didact.errors import UsageError, nearest
 from didact.template import matches
@@ -113,7 +114,8 @@ def _whole_numbers(rates: Mapping[str, float], total: int) -> dict[str, int]:
     """Whole numbers that sum to the total, each within one of its share (largest remainders)."""
     exact = {name: rate * total for name, rate in rates.items()}
     found = {name: int(value + 1e-9) for name, value in exact.items()}
-    ranked = sorted(exact, key=lambda name: (found[name] - exact[name], name))
+    # Ties go by a hash, so that no cluster gains by its name.
+    ranked = sorted(exact, key=lambda name: (round(found[name] - exact[name], 9), draws.number(0, name)))
     for name in ranked[: total - sum(found.values())]:
         found[name] += 1
     return found

@@ -8,6 +8,7 @@ processes, and a million rows need hardly more memory than a thousand.
 from __future__ import annotations
 
 import base64
+import contextlib
 import datetime
 import decimal
 import io
@@ -146,9 +147,12 @@ def _tagged(value: object) -> Any:
 
 
 def _untagged(value: dict[str, Any]) -> Any:
-    if "\0" not in value:
+    if value.keys() != {"\0", "value"} or not isinstance(value["value"], str):
         return value
     kind, text = value["\0"], value["value"]
-    if kind in TAGS:
-        return TAGS[kind].fromisoformat(text)
-    return decimal.Decimal(text) if kind == "decimal" else base64.b64decode(text)
+    with contextlib.suppress(ValueError, ArithmeticError):  # then it is a row's own, written to look like ours
+        if isinstance(kind, str) and kind in TAGS:
+            return TAGS[kind].fromisoformat(text)
+        if kind in ("decimal", "bytes"):
+            return decimal.Decimal(text) if kind == "decimal" else base64.b64decode(text, validate=True)
+    return value

@@ -85,7 +85,7 @@ def is_inverted(template: Template | None) -> bool:
     """Whether a template asks for the input and is given the answer."""
     if template is None:
         return False
-    return bool(getattr(template, "inverted", False)) or template.metadata.get("inverted", "").lower() == "true"
+    return template.inverted
 
 
 def templates_of(task: Task, config: BuildConfig) -> dict[str, Templates]:

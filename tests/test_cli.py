@@ -12,7 +12,7 @@ import pytest
 
 from didact.recipe import load_recipe
 
-COMMANDS = ["init", "show", "build", "curate", "tune", "audit", "report", "run", "chat", "doctor", "starter"]
+COMMANDS = ["init", "show", "build", "curate", "tune", "audit", "report", "run", "chat", "doctor", "starter", "convert"]
 ALPACA = [{"instruction": f"Say {word}.", "input": "", "output": word} for word in ("one", "two", "three", "four")]
 
 
@@ -65,7 +65,8 @@ def test_help_is_quick_and_names_what_works() -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["init", "show", "build", "curate", "tune", "audit", "report", "run", "chat", "doctor", "starter"]
+    "command",
+    ["init", "show", "build", "curate", "tune", "audit", "report", "run", "chat", "doctor", "starter", "convert"],
 )
 def test_each_command_explains_itself(command: str) -> None:
     done = didact(command, "--help")

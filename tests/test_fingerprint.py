@@ -22,6 +22,9 @@ AROUND = {
         "recipe.py",
         "run.py",
         "show.py",
+        "containers.py",
+        "convert.py",
+        "lineage.py",
     ),
 }
 

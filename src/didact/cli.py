@@ -56,14 +56,38 @@ def init(
 
 @app.command()
 def show(
-    target: Target,
+    target: Annotated[Path, typer.Argument(help="A recipe, a run, or a file of instructions.", show_default=False)],
     row: Annotated[int, typer.Option(help="Which row, counted from 1 through all sources.")] = 1,
+    id_: Annotated[str | None, typer.Option("--id", help="An instance of a run, or how its id begins.")] = None,
     sets: Overrides = None,
 ) -> None:
-    """Show one row as instance and as coloured tokens: what is context, what is learnt."""
-    from didact.show import show_row
+    """Show one row as instance and as coloured tokens; of a data file, how it is read, and its first rows."""
+    from didact.show import is_data, show_data, show_id, show_row
 
-    show_row(_open(target, None, sets), row)
+    if is_data(target):
+        show_data(target, row, _console())
+    elif id_ is not None:
+        show_id(_open(target, None, sets), id_)
+    else:
+        show_row(_open(target, None, sets), row)
+
+
+@app.command()
+def convert(
+    source: Annotated[Path, typer.Argument(help="A file of instructions, a folder of tasks, or of a run.")],
+    out: Annotated[Path, typer.Argument(help="File to write: .jsonl .json .csv .tsv .parquet .arrow, also .gz .zst.")],
+    to: Annotated[str, typer.Option(help="Format: alpaca, sharegpt, messages, ...", show_default=False)],
+    as_: Annotated[str, typer.Option("--from", help="Format of the source.", show_default="recognised")] = "auto",
+    carry: Annotated[bool, typer.Option("--carry", help="Keep what has no place in a column didact.")] = False,
+    drop: Annotated[bool, typer.Option("--drop", help="Leave faulty rows out, and count them.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Write over a file that is there.")] = False,
+) -> None:
+    """Write instructions in another format, every row accounted for."""
+    from didact.convert import convert as write
+    from didact.convert import format_name, open_data
+
+    settings = {"format": format_name(as_, "--from", ("auto",)), "on_error": "drop" if drop else "stop"}
+    write(open_data(source, **settings), out, format_name(to, "--to"), _console(), carry, force)
 
 
 @app.command()

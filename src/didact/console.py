@@ -18,6 +18,7 @@ class Console:
         from rich.theme import Theme
 
         styles = {"stage": "bold", "answer": "green", "context": "dim", "stop": "magenta", "aside": "dim"}
+        styles |= {"instruction": "cyan", "input": "yellow", "demo": "blue"}
         self.rich = Rich(quiet=quiet, highlight=False, soft_wrap=True, theme=Theme(styles))
 
     def say(self, text: str, style: str = "") -> None:

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from didact.console import Console, printable
 from didact.errors import UsageError
-from didact.instance import Drop, Instance
+from didact.instance import Drop, Instance, Message
+from didact.lineage import fate, find, lineage
 
 if TYPE_CHECKING:
+    from rich.text import Text
+
     from didact.run import Run
     from didact.sources import Row, Task
 
+SHOWN = 3  # instances of a data file
 LEGEND = "tokens with their ids; + is learnt, # is the stop that is learnt too, the rest is context"
 
 
@@ -27,7 +33,7 @@ def show_row(run: Run, number: int) -> None:
     for drop in drops:
         console.say(f"dropped: {drop.reason} - {drop.detail}" if drop.detail else f"dropped: {drop.reason}")
     for instance in instances:
-        show_instance(console, instance)
+        show_instance(console, instance, run.path)
         show_tokens(console, run, instance)
 
 
@@ -53,21 +59,75 @@ def show_fields(console: Console, data: Mapping[str, Any]) -> None:
         console.say(f"  {name}: {text}")
 
 
-def show_instance(console: Console, instance: Instance) -> None:
-    """The turns of an instance, and where it comes from."""
-    origin = instance.origin
-    told = [
-        origin.via,
-        f"task {origin.task}" if origin.task else "",
-        f"cluster {origin.cluster}" if origin.cluster else "",
-    ]
-    console.say(f"\ninstance {instance.id}  {', '.join(part for part in told if part)}", "bold")
+def show_instance(console: Console, instance: Instance, folder: Path | None = None) -> None:
+    """The turns of an instance, its slots in colours, where it comes from and, in a run, where it went."""
+    console.say(f"\ninstance {instance.id}", "bold")
+    for line in [*lineage(instance), *(fate(folder, instance.id) if folder is not None else [])]:
+        console.say(f"  {line}", "aside")
     for message in instance.messages:
-        console.say(
-            f"  {message.role}: {message.text}".replace("\n", "\n    "), "answer" if message.role == "assistant" else ""
-        )
+        console.rich.print(_turn(message))
+    if instance.references:
+        console.say(f"  also right: {' | '.join(instance.references)}", "aside")
     if instance.choices:
         console.say(f"  choices: {' | '.join(instance.choices)}", "aside")
+
+
+def _turn(message: Message) -> Text:
+    """A turn; where it has several slots each is named, so that they can be told apart without colours too."""
+    from rich.text import Text
+
+    named = len({part.slot for part in message.parts}) > 1
+    text, before = Text(f"  {message.role}: "), None
+    for part in message.parts:
+        if named and part.slot != before:
+            text.append(f"[{part.slot or 'text'}] ", style="aside")
+        before = part.slot
+        said = printable(part.value) if part.kind == "text" else f"[image {printable(part.value)}]"
+        text.append(said.replace("\n", "\n    "), style=part.slot or "")
+    return text
+
+
+def is_data(path: Path) -> bool:
+    """Whether a path is data to look at, not a recipe or the folder of a run."""
+    if path.is_dir():
+        return not (path / "recipe.json").exists()
+    name = path.name.lower()
+    return path.is_file() and name != "recipe.json" and not name.endswith((".yaml", ".yml"))
+
+
+def show_data(path: Path, number: int, console: Console) -> None:
+    """Say how a file is read, show `SHOWN` of its instances from row `number` on, and count rows and drops of all."""
+    from didact.convert import open_data
+
+    source = open_data(path, on_error="drop")
+    console.say(f"{path} is read as {source.description}")
+    shown, at = 0, 0
+    for instance in source.instances():
+        at += 1
+        if at >= number and shown < SHOWN:
+            show_instance(console, instance)
+            shown += 1
+    if not shown:
+        reasons = Counter(drop.reason for drop in source.drops)
+        told = "; ".join(f"{many:,} {reason}" for reason, many in reasons.most_common())
+        fix = f"dropped: {told}" if told else "rows are counted from 1"
+        raise UsageError(f"there is no instance {number}: {source.rows:,} rows gave {at:,}", fix, file=path)
+    console.say(f"\n{source.rows:,} rows, {at:,} instances, {len(source.drops):,} rows dropped", "bold")
+    for reason, many in Counter(drop.reason for drop in source.drops).most_common():
+        first = next(drop for drop in source.drops if drop.reason == reason)
+        place = f"{first.origin.source}:{first.origin.row}"
+        detail = first.detail if first.detail.startswith(place) else f"{place} {first.detail}".rstrip()
+        console.say(f"  {many:,} {reason}; first: {detail}")
+
+
+def show_id(run: Run, wanted: str) -> None:
+    """Print the instance of a run with this id, and the instances of the run that it grew from."""
+    instance = find(run.path, wanted)
+    show_instance(run.console, instance, run.path)
+    for parent in instance.origin.parents:
+        if fate(run.path, parent):
+            run.console.say("\ngrown from", "bold")
+            show_instance(run.console, find(run.path, parent), run.path)
 
 
 def show_tokens(console: Console, run: Run, instance: Instance) -> None:

@@ -28,7 +28,7 @@ def open_tasks(config: SuperNISource, folder: Path, drop: Callable[[Drop], None]
     """
     place = folder / expand(config.path)
     heads: dict[Path, Head] = {}
-    for file in _task_files(place):
+    for file in task_files(place):
         try:
             heads[file] = head_of(_load(file), name_of(file))
         except UsageError as error:
@@ -129,7 +129,8 @@ def _load(file: Path) -> dict[str, Any]:
     return task
 
 
-def _task_files(place: Path) -> list[Path]:
+def task_files(place: Path) -> list[Path]:
+    """The task files of a folder, or the one that is named; UsageError if there is none."""
     if place.is_file():
         return [place]
     if not place.exists():

@@ -21,10 +21,20 @@ from didact.instance import Instance, Message, Origin, Part
 from didact.sandbox import TemplateDrop
 
 __all__ = ["CARRIED", "COLUMNS", "DROP", "FORMATS", "GROUPS", "READERS", "WRITERS", "Encoding", "Mapping", "Name"]
-__all__ += ["detect", "filled", "from_instances", "refuse_unfilled", "to_instances", "unwritten"]
+__all__ += ["detect", "filled", "from_instances", "grouped", "refuse_unfilled", "to_instances", "unwritten", "written"]
 
 Name = Literal[
-    "messages", "sharegpt", "pairs", "tree", "baize", "self-instruct", "super-ni", "alpaca", "prompt-completion", "text"
+    "didact",
+    "messages",
+    "sharegpt",
+    "pairs",
+    "tree",
+    "baize",
+    "self-instruct",
+    "super-ni",
+    "alpaca",
+    "prompt-completion",
+    "text",
 ]
 FORMATS: tuple[Name, ...] = get_args(Name)
 CARRIED = "didact"  # the column for what a format cannot hold
@@ -43,6 +53,7 @@ class Mapping:
 
 # name -> (columns it needs, `|` between alternatives; columns it may have; the mapping in words); looked for in order
 COLUMNS: dict[Name, tuple[tuple[str, ...], tuple[str, ...], str]] = {
+    "didact": (("id", "messages", "origin"), ("references", "choices", "tags"), "an instance as a run writes it"),
     "messages": (("messages",), ("tools",), "messages[].role, content -> turns"),
     "sharegpt": (("conversations",), ("system", "tools"), "conversations[].from, value -> turns"),
     "pairs": (("conversation",), (), "conversation[].human, assistant -> turns"),
@@ -59,6 +70,7 @@ COLUMNS: dict[Name, tuple[tuple[str, ...], tuple[str, ...], str]] = {
     "text": (("text",), (), "text -> an answer without a question"),
 }
 READERS: dict[Name, Reader] = {
+    "didact": turns.read_didact,
     "messages": turns.read_messages,
     "sharegpt": turns.read_sharegpt,
     "pairs": turns.read_pairs,
@@ -71,6 +83,7 @@ READERS: dict[Name, Reader] = {
     "text": single.read_text,
 }
 WRITERS: dict[Name, Callable[[Instance], dict[str, Any]]] = {
+    "didact": Instance.to_json,
     "messages": turns.write_messages,
     "sharegpt": turns.write_sharegpt,
     "pairs": turns.write_pairs,
@@ -149,27 +162,38 @@ def from_instances(name: Name, instances: Iterable[Instance], carry: bool = Fals
     carry: what the format has no place for goes into a column `didact`, from which it is read back. The instances of
     one row of Self-Instruct or Super-NaturalInstructions must follow one another.
     """
-    if name in GROUPS:
-        key, write = GROUPS[name]
-        for _, group in groupby(instances, key=key):
-            yield write(list(group))
-        return
-    if name not in WRITERS:
-        raise UsageError(f"{name} can be read, but not written", f"choose one of: {', '.join((*WRITERS, *GROUPS))}")
-    for instance in instances:
-        row = WRITERS[name](instance)
-        held = unwritten(name, instance, row) if carry else {}
+    for group in grouped(name, instances):
+        row = written(name, group)
+        held = unwritten(name, group[0], row) if carry and name in WRITERS else {}
         yield {**row, CARRIED: held} if held else row
 
 
-def unwritten(name: Name, instance: Instance, row: Dict[str, Any]) -> dict[str, Any]:
+def grouped(name: Name, instances: Iterable[Instance]) -> Iterator[list[Instance]]:
+    """The instances that make one row of a format."""
+    if name not in GROUPS:
+        yield from ([instance] for instance in instances)
+        return
+    for _, group in groupby(instances, key=GROUPS[name][0]):
+        yield list(group)
+
+
+def written(name: Name, instances: Sequence[Instance]) -> dict[str, Any]:
+    """The row of instances that belong together; raises UsageError if the format cannot hold them."""
+    if name in GROUPS:
+        return GROUPS[name][1](instances)
+    if name not in WRITERS:
+        raise UsageError(f"{name} can be read, but not written", f"choose one of: {', '.join((*WRITERS, *GROUPS))}")
+    return WRITERS[name](instances[0])
+
+
+def unwritten(name: Name, instance: Instance, row: Dict[str, Any], number: int = 0) -> dict[str, Any]:
     """What of an instance its row in a format does not tell; empty if reading the row gives the same instance.
 
-    `read` is the id of the instance that the row alone gives; then, where they differ, format and extra, parts (slots
-    and lengths) or whole messages, references, choices and tags.
+    `read` is the id of the instance that the row alone gives (of several, by its number); then, where they differ,
+    format and extra, parts (slots and lengths) or whole messages, references, choices, tags and origin.
     """
     try:
-        (back,) = READERS[name](dict(row), instance.origin)
+        back = READERS[name](dict(row), instance.origin)[number]
     except TemplateDrop as left_out:
         raise UsageError(f"in this format it would be left out: {left_out.reason}", "write it as messages") from None
     held: dict[str, Any] = {}
@@ -182,10 +206,10 @@ def unwritten(name: Name, instance: Instance, row: Dict[str, Any]) -> dict[str, 
     elif back.messages != instance.messages:
         held["parts"] = [[[part.slot, len(part.value)] for part in message.parts] for message in instance.messages]
     for key in ("references", "choices"):
-        if getattr(instance, key):
+        if getattr(instance, key) != getattr(back, key):
             held[key] = list(getattr(instance, key))
-    if tags := {key: value for key, value in instance.tags.items() if key != "extra"}:
-        held["tags"] = tags
+    if tags := {k: v for k, v in instance.tags.items() if k != "extra" and back.tags.get(k) != v}:
+        held |= {"tags": tags, "origin": instance.to_json()["origin"]}
     return {"read": back.id, **held} if held else {}
 
 
@@ -203,10 +227,13 @@ def _restored(instance: Instance, held: Dict[str, Any]) -> Instance:
         if "extra" in held:
             tags["extra"] = json.dumps({"format": held["format"], **held["extra"]}, ensure_ascii=False)
         references, choices = (tuple(map(str, held.get(key, ()))) for key in ("references", "choices"))
+        origin = instance.origin
+        if "origin" in held:
+            origin = Instance.from_json({"id": "", "messages": [], "origin": held["origin"]}).origin
     except (KeyError, ValueError, TypeError, AttributeError) as error:
         problem = f'the column "{CARRIED}" is not as didact writes it'
         raise UsageError(problem, "leave the column out", field=CARRIED) from error
-    return Instance.of(messages, instance.origin, references, choices, tags)
+    return Instance.of(messages, origin, references, choices, tags)
 
 
 def _cut(message: Message, cuts: Sequence[Any]) -> Message:

@@ -73,6 +73,11 @@ def extra(instance: Instance, form: str, key: str) -> Any:
     return found.get(key, {}) if key == "columns" or found.get("format", form) == form else {}
 
 
+def joined(own: Mapping[str, Any], columns: Mapping[str, Any]) -> dict[str, Any]:
+    """A row of a format with the further columns behind its own, which count where both have a name."""
+    return {**own, **{key: value for key, value in columns.items() if key not in own}}
+
+
 def filled(value: Any, fill: Mapping[str, str]) -> Any:
     """A row, or any value of it, with the placeholders that have a value in `fill` replaced in all its texts."""
     if isinstance(value, str):

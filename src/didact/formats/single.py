@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from didact.errors import UsageError
-from didact.formats.fields import MISSING, extra, kept, list_of, mistyped, rest, text_of, within
+from didact.formats.fields import MISSING, extra, joined, kept, list_of, mistyped, rest, text_of, within
 from didact.instance import Instance, Message, Origin, Part
 from didact.sandbox import TemplateDrop
 
@@ -38,7 +38,8 @@ def write_alpaca(instance: Instance) -> dict[str, Any]:
     instruction, given = apart(instance)
     names, columns = extra(instance, "alpaca", "names"), extra(instance, "alpaca", "columns")
     asked = _with_input(names.get("input", "input"), given, extra(instance, "alpaca", "said"))
-    return {**columns, "instruction": instruction, **asked, names.get("output", "output"): instance.answer}
+    own = {"instruction": instruction, **asked, names.get("output", "output"): instance.answer}
+    return joined(own, columns)
 
 
 def read_pair(row: Mapping[str, Any], origin: Origin) -> list[Instance]:
@@ -61,7 +62,7 @@ def write_pair(instance: Instance) -> dict[str, Any]:
         instruction, given = apart(instance)
         prompt = words["before"] + instruction + (words["middle"] + given if given else "") + words["after"]
     key = extra(instance, "prompt-completion", "names").get("completion", "completion")
-    return {**extra(instance, "prompt-completion", "columns"), "prompt": prompt, key: instance.answer}
+    return joined({"prompt": prompt, key: instance.answer}, extra(instance, "prompt-completion", "columns"))
 
 
 def read_self_instruct(row: Mapping[str, Any], origin: Origin) -> list[Instance]:
@@ -87,9 +88,10 @@ def write_self_instruct(instances: Sequence[Instance]) -> dict[str, Any]:
     items = []
     for instance in instances:
         asked = _with_input("input", apart(instance)[1], extra(instance, "self-instruct", "said"))
-        items.append({**extra(instance, "self-instruct", "instance"), **asked, "output": instance.answer})
+        own = {**asked, "output": instance.answer}
+        items.append(joined(own, extra(instance, "self-instruct", "instance")))
     columns = extra(instances[0], "self-instruct", "columns")
-    return {**columns, "instruction": apart(instances[0])[0], "instances": items}
+    return joined({"instruction": apart(instances[0])[0], "instances": items}, columns)
 
 
 def read_text(row: Mapping[str, Any], origin: Origin) -> list[Instance]:
@@ -102,7 +104,7 @@ def write_text(instance: Instance) -> dict[str, Any]:
     if len(instance.messages) != 1:
         problem = "plain text has no place for turns"
         raise UsageError(problem, "write it as messages, alpaca or prompt-completion")
-    return {**extra(instance, "text", "columns"), "text": instance.messages[0].text}
+    return joined({"text": instance.messages[0].text}, extra(instance, "text", "columns"))
 
 
 def apart(instance: Instance) -> tuple[str, str]:

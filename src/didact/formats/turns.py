@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from didact.errors import UsageError, nearest
-from didact.formats.fields import DROP, MISSING, extra, kept, list_of, mistyped, rest, text_of, within
-from didact.instance import Instance, Message, Origin, Part, Role
+from didact.formats.fields import DROP, MISSING, extra, joined, kept, list_of, mistyped, rest, text_of, within
+from didact.instance import ROLES, Instance, Message, Origin, Part, Role
 from didact.sandbox import TemplateDrop
 
 MESSAGE_ROLES: dict[str, Role] = {
@@ -42,6 +42,21 @@ def write_sharegpt(instance: Instance) -> dict[str, Any]:
     return _conversation_row(instance, "conversations", "from", "value", SHAREGPT_NAMES)
 
 
+def read_didact(row: Mapping[str, Any], origin: Origin) -> list[Instance]:
+    """An instance as a run writes it (built.jsonl, kept.jsonl), with its own lineage; to be split anew."""
+    try:
+        found = Instance.from_json(row)
+        texts = [part.value for message in found.messages for part in message.parts]
+        texts += [*found.references, *found.choices, *found.tags.values(), found.origin.task, found.origin.source]
+        known = all(message.role in ROLES and message.parts is not None for message in found.messages)
+        if not known or not found.messages or not all(isinstance(text, str) for text in texts):
+            raise ValueError("mistyped")
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UsageError("not an instance as didact writes it", f"mend it, {DROP}", field="messages") from error
+    tags = {key: value for key, value in found.tags.items() if key not in ("split", "level")}
+    return [Instance.of(found.messages, found.origin, found.references, found.choices, tags)]
+
+
 def read_pairs(row: Mapping[str, Any], origin: Origin) -> list[Instance]:
     """Turns by twos: conversation[].human and assistant."""
     messages: list[Message] = []
@@ -66,8 +81,8 @@ def write_pairs(instance: Instance) -> dict[str, Any]:
     turns, found = extra(instance, "pairs", "turns"), []
     for i in range(0, len(roles), 2):
         pair = {"human": instance.messages[i].text, "assistant": instance.messages[i + 1].text}
-        found.append({**turns.get(str(i // 2), {}), **pair})
-    return {**extra(instance, "pairs", "columns"), "conversation": found}
+        found.append(joined(pair, turns.get(str(i // 2), {})))
+    return joined({"conversation": found}, extra(instance, "pairs", "columns"))
 
 
 def read_tree(row: Mapping[str, Any], origin: Origin) -> list[Instance]:
@@ -123,7 +138,7 @@ def write_baize(instance: Instance) -> dict[str, Any]:
     if not _tells(text, instance):
         problem = f"a turn begins or ends with a blank, or holds {HUMAN} or {AI}, which this format cannot tell apart"
         raise UsageError(problem, "write it as messages")
-    return {**extra(instance, "baize", "columns"), "input": text}
+    return joined({"input": text}, extra(instance, "baize", "columns"))
 
 
 def _transcript(text: str) -> list[Message]:
@@ -229,7 +244,7 @@ def _conversation_row(
     form = "messages" if column == "messages" else "sharegpt"
     turns = extra(instance, form, "turns")
     rows: list[dict[str, Any]] = []
-    row: dict[str, Any] = {**extra(instance, form, "columns"), column: rows}
+    row = joined({column: rows}, extra(instance, form, "columns"))
     for i, message in enumerate(instance.messages):
         if any(part.kind != "text" for part in message.parts):
             raise UsageError("an image cannot be written in this format", "leave it out", field=f"{column}.{i}")

@@ -1,0 +1,186 @@
+"""Instructions from one format and container into another, every row accounted for.
+
+Rows read = rows written (the rows of Self-Instruct and task files hold several instances) + dropped + refused; what the
+new format has no place for is counted, or carried in a column `didact`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from didact import files, formats
+from didact.console import Console
+from didact.containers import NOTHING, write_rows
+from didact.errors import UsageError, nearest
+from didact.instance import Drop, Instance, Origin
+from didact.sandbox import TemplateDrop
+from didact.sources import FileSource, open_source
+
+LOST = {
+    "extra": "fields that {0} has no place for",
+    "parts": "which part is instruction, input or example",
+    "messages": "the turns as they are",
+    "references": "other right answers",
+    "choices": "the closed set of answers",
+    "tags": "lineage and tags",
+}
+
+
+@dataclass
+class Read:
+    """Instructions that can be read again and again. `drops` and `rows` tell of the last time they were read whole."""
+
+    description: str
+    name: formats.Name
+    again: Callable[[Callable[[Drop], None]], Iterator[tuple[int, list[Instance]]]]
+    rows: int = 0
+    drops: list[Drop] = field(default_factory=list)
+
+    def instances(self) -> Iterator[Instance]:
+        """All instances, row after row."""
+        self.rows, self.drops = 0, []
+        seen = 0
+        for _, found in self.again(self.drops.append):
+            seen += 1
+            yield from found
+        self.rows = seen + len(self.drops)
+
+
+def open_data(path: Path, **settings: Any) -> Read:
+    """Instructions in a file, in a folder of Super-NaturalInstructions' tasks, or in the folder of a run.
+
+    settings: those of a file source, such as format, layout, rename or on_error. Raises UsageError.
+    """
+    if (path / "run.json").is_file():
+        path = next((path / name for name in ("kept.jsonl", "built.jsonl") if (path / name).is_file()), path)
+    tasks = _task_files(path) if not settings.get("layout") or settings["layout"] == "auto" else []
+    if tasks:
+        mapping = formats.Mapping("super-ni", f"super-ni: {len(tasks)} task files, each one row of many instances")
+        drop_faults = settings.get("on_error") == "drop"
+        return Read(mapping.description, "super-ni", lambda drop: _tasks(tasks, mapping, drop, drop_faults))
+    config = FileSource.model_validate({"path": "x", **settings}).model_copy(update={"path": str(path.absolute())})
+    first: list[Drop] = []
+    mapping = _mapping(config, first)
+    return Read(mapping.description, mapping.name, lambda drop: _rows(config, drop))
+
+
+def format_name(name: str, option: str, more: Sequence[str] = ()) -> Any:
+    """The name of a format as typed; UsageError with the nearest one if there is none of this name."""
+    if name not in (*formats.FORMATS, *more):
+        raise UsageError(f'no format is called "{name}"', nearest(name, formats.FORMATS), field=option)
+    return name
+
+
+def convert(source: Read, out: Path, name: formats.Name, console: Console, carry: bool, replace: bool) -> None:
+    """Write instructions in another format and tell, line by line, what became of every row."""
+    lost: Counter[str] = Counter()
+    refused: Counter[str] = Counter()
+
+    def rows() -> Iterator[dict[str, Any]]:
+        lost.clear()
+        refused.clear()
+        for group in formats.grouped(name, source.instances()):
+            try:
+                yield _row(name, group, carry, lost)
+            except UsageError as error:
+                refused[str(error)] += len(group)
+
+    if name not in formats.WRITERS and name not in formats.GROUPS:
+        formats.written(name, [])  # tells what can be written
+    try:
+        count, changed = write_rows(out, rows, replace)
+    except UsageError as error:
+        why = _most(source.drops, refused)
+        raise UsageError(error.problem, why, file=error.file) if why and error.problem == NOTHING else error from None
+    console.say(f"{source.description}")
+    console.say(f"{source.rows:,} rows read, {count:,} written to {out} as {name}")
+    for reason, many in Counter(drop.reason for drop in source.drops).most_common():
+        first = next(drop for drop in source.drops if drop.reason == reason)
+        console.say(
+            f"dropped: {many:,} {reason}; first: {first.origin.source}:{first.origin.row} {first.detail}".rstrip()
+        )
+    for reason, many in refused.most_common():
+        console.say(f"not written: {many:,} instances: {reason}")
+    told = [f"{LOST[key].format(name)} ({many:,} instances)" for key, many in lost.most_common()]
+    told += [f"{what} ({many:,} rows)" for what, many in changed.most_common()]
+    if told:
+        cure = "" if carry or not lost else f"; --carry keeps what can be kept in a column {formats.CARRIED}"
+        console.say(f"lost: {'; '.join(told)}{cure}")
+
+
+def _most(drops: Sequence[Drop], refused: Counter[str]) -> str:
+    reasons = Counter(f"{drop.reason}; such as {drop.detail}".removesuffix("; such as ") for drop in drops) + refused
+    return "".join(f"most often ({many:,}): {reason}" for reason, many in reasons.most_common(1))
+
+
+def _row(name: formats.Name, group: Sequence[Instance], carry: bool, lost: Counter[str]) -> dict[str, Any]:
+    row = formats.written(name, group)
+    for number, instance in enumerate(group):
+        held = formats.unwritten(name, instance, row, number)
+        if held and carry and len(group) == 1 and name in formats.WRITERS:
+            return {**row, formats.CARRIED: held}
+        lost.update(key for key in LOST if key in held)
+    return row
+
+
+def _mapping(config: FileSource, drops: list[Drop]) -> formats.Mapping:
+    mapping = open_source(config, Path(), drops.append)[0].mapping
+    assert mapping is not None, "a source without templates has a mapping"
+    return mapping
+
+
+def _rows(config: FileSource, drop: Callable[[Drop], None]) -> Iterator[tuple[int, list[Instance]]]:
+    (task,) = open_source(config, Path(), drop)
+    assert task.mapping is not None, "a source without templates has a mapping"
+    for row in task.rows():
+        origin = Origin(row.source, row.number, task=task.name, cluster=task.cluster, licence=task.licence)
+        try:
+            yield row.number, formats.to_instances(task.mapping, row.data, origin)
+        except TemplateDrop as left_out:
+            drop(Drop(left_out.reason, left_out.detail, origin))
+        except UsageError as error:
+            error = error.at(file=row.source, line=row.number)
+            if config.on_error == "stop":
+                raise error from None
+            drop(Drop("faulty row", str(error), origin))
+
+
+def _tasks(
+    tasks: Sequence[Path], mapping: formats.Mapping, drop: Callable[[Drop], None], drop_faults: bool
+) -> Iterator[tuple[int, list[Instance]]]:
+    from didact.superni import name_of
+
+    for file in tasks:
+        origin = Origin(str(file), 1, task=name_of(file))
+        try:
+            ((_, row),) = files.records(file, _raise, "object")
+            yield 1, formats.to_instances(mapping, row, origin)
+        except TemplateDrop as left_out:
+            drop(Drop(left_out.reason, left_out.detail, origin))
+        except UsageError as error:
+            if not drop_faults:
+                raise error.at(file=file) from None
+            drop(Drop("not a task file", str(error.at(file=file)), origin))
+
+
+def _task_files(path: Path) -> list[Path]:
+    """The files of tasks in a folder, or the one that the path names; none if it is something else."""
+    if path.is_dir():
+        from didact.superni import task_files
+
+        return task_files(path)
+    if not path.is_file() or not path.name.endswith((".json", ".json.gz", ".json.zst")):
+        return []
+    try:
+        ((_, row),) = files.records(path, _raise, "object")
+    except (UsageError, ValueError):
+        return []
+    return [path] if "Definition" in row and "Instances" in row else []
+
+
+def _raise(reason: str, error: UsageError) -> None:
+    raise error

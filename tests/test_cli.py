@@ -12,7 +12,22 @@ import pytest
 
 from didact.recipe import load_recipe
 
-COMMANDS = ["init", "show", "build", "curate", "tune", "audit", "report", "run", "chat", "doctor", "starter", "convert"]
+COMMANDS = [
+    "init",
+    "show",
+    "convert",
+    "build",
+    "generate",
+    "curate",
+    "certify",
+    "tune",
+    "audit",
+    "report",
+    "run",
+    "chat",
+    "doctor",
+    "starter",
+]
 ALPACA = [{"instruction": f"Say {word}.", "input": "", "output": word} for word in ("one", "two", "three", "four")]
 
 
@@ -49,25 +64,10 @@ def test_help_is_quick_and_names_what_works() -> None:
     assert done.returncode == 0
     assert min(seconds) < 1.0  # 0.2 s on an idle core; other programs may want the cores while tests run
     commands = re.findall(r"^│ (\w+) ", done.stdout, re.MULTILINE)
-    assert commands == [
-        "init",
-        "show",
-        "build",
-        "curate",
-        "tune",
-        "audit",
-        "report",
-        "run",
-        "chat",
-        "doctor",
-        "starter",
-    ]
+    assert commands == COMMANDS
 
 
-@pytest.mark.parametrize(
-    "command",
-    ["init", "show", "build", "curate", "tune", "audit", "report", "run", "chat", "doctor", "starter", "convert"],
-)
+@pytest.mark.parametrize("command", COMMANDS)
 def test_each_command_explains_itself(command: str) -> None:
     done = didact(command, "--help")
     assert done.returncode == 0

@@ -15,7 +15,8 @@ from jinja2.exceptions import SecurityError
 from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-LARGEST = 1_000_000  # steps of one rendering; characters or items that one operation may make
+LARGEST = 1_000_000  # characters or items that one operation may make
+MOST_STEPS = 200_000  # of all loops of one rendering together; a call of a macro counts as ten
 LONGEST_TEXT = 20 * LARGEST  # characters of a rendered text
 STEPS = "_steps"  # where a rendering counts down
 PADDED = ("center", "expandtabs", "ljust", "rjust", "zfill")
@@ -35,7 +36,7 @@ def count_steps(tree: nodes.Template) -> bool:
             if isinstance(call.node, nodes.Name) and call.node.name == "loop" and call.args:
                 call.args[0] = nodes.Filter(call.args[0], STEPS, [], [], None, None, lineno=loop.lineno)
     for macro in macros:
-        one = nodes.Filter(nodes.Const(" ", lineno=macro.lineno), STEPS, [], [], None, None, lineno=macro.lineno)
+        one = nodes.Filter(nodes.Const(" " * 10, lineno=macro.lineno), STEPS, [], [], None, None, lineno=macro.lineno)
         macro.body.insert(0, nodes.If(nodes.Not(one, lineno=macro.lineno), [], [], [], lineno=macro.lineno))
     for concat in list(tree.find_all(nodes.Concat)):
         concat.nodes = [_sized(concat.nodes, concat.lineno)]
@@ -65,7 +66,7 @@ def _one_by_one(items: Iterator[Any], left: list[int]) -> Iterator[Any]:
 def _take(left: list[int], steps: int) -> None:
     left[0] -= steps
     if left[0] < 0:
-        raise Endless(f"more than {LARGEST:,} steps in its loops and macros")
+        raise Endless(f"more than {MOST_STEPS:,} steps in its loops and macros")
 
 
 def _check(size: int, what: str = "a text or list") -> None:

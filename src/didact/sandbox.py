@@ -21,7 +21,7 @@ from jinja2.filters import do_truncate
 from jinja2.runtime import Context, StrictUndefined
 from jinja2.utils import missing
 
-from didact.bounds import LARGEST, STEPS, Bounded, Endless, count_steps
+from didact.bounds import MOST_STEPS, STEPS, Bounded, Endless, count_steps
 from didact.entities import entities
 from didact.errors import UsageError, nearest
 from didact.instance import Part, Slot
@@ -102,7 +102,7 @@ class Code:
         if self.draws:
             names["_random"] = random.Random(seed)
         if self.loops:
-            names[STEPS] = [LARGEST]
+            names[STEPS] = [MOST_STEPS]
         try:
             return Bounded.concat(self.template.root_render_func(Context(_ENVIRONMENT, names, None, {})))
         except (TemplateDrop, UsageError):

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import re
 import time
+from collections import Counter
 from itertools import islice
 from random import Random
 from typing import Any
 
 import pytest
 
-from didact.starter import corpus, plain_text
-from didact.starter.corpus import LAYOUTS, MIX, document, documents, plain, stand_in
+from didact.starter import corpus, pieces, plain_text
+from didact.starter.corpus import DRILLED, LAYOUTS, MIX, STYLES, document, documents, plain, stand_in
 from didact.starter.pieces import listed
 from didact.starter.world import is_reserved, table, world
 
@@ -108,6 +109,24 @@ def test_what_stands_in_for_people_is_no_person_and_nothing_they_could_have() ->
         assert text.count("^") == other.count("^")
 
 
+def test_claims_and_pairs_are_true_to_their_scene_and_as_often_one_as_the_other() -> None:
+    rng, w = Random(4), world()
+    for style in STYLES:
+        slots = rng.sample(w.slots, 2)
+        scene = pieces.scene(rng, w, False, 3, slots, style, twins=True)
+        had = {(ask.fields["n"], ask.slot): ask.answer for ask in scene.asks if ask.skill == "look"}
+        claims, pairs = pieces.claims(scene), pieces.pairs(scene, slots[0])
+        for ask in claims:
+            assert ask.answer == ("yes" if had[ask.fields["n"], ask.slot] == ask.fields["v"] else "no")
+        for ask in pairs:
+            one, other = (had[ask.fields[name], slots[0].name] for name in "nm")
+            assert ask.answer == ("same" if one == other else "different")
+        for asks in (claims, pairs):
+            counts = Counter(ask.answer for ask in asks)
+            assert len(counts) == 2
+            assert max(counts.values()) <= 1.5 * min(counts.values())
+
+
 @pytest.mark.parametrize(
     ("layout", "ahead"), [("ahead", True), ("dense", False), ("brief", False), ("thoughts", False)]
 )
@@ -117,7 +136,7 @@ def test_an_ask_stands_ahead_of_the_text_or_after_it(layout: str, ahead: bool, m
     assert [text.startswith("ASK ") for text in texts] == [layout == "ahead"] * 20
 
 
-@pytest.mark.parametrize("sort", MIX)
+@pytest.mark.parametrize("sort", [*MIX, *DRILLED])
 def test_every_sort_marks_what_it_determines(sort: str) -> None:
     rng = Random(1)
     for layout in LAYOUTS:

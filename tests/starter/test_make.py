@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -10,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from didact.starter.drills import DRILLS, FIRST
+from didact.starter.drills import DRILLS, FIRST, SECOND
 from didact.starter.make import SCHEDULE, Phase, batches, introduce, make, new_model, rate
 from didact.starter.tokens import BEGIN, make_tokenizer, word_ids
 from didact.starter.world import world
@@ -106,4 +108,20 @@ def test_drills_mark_only_what_the_words_before_determine(name: str) -> None:
         for at, word in enumerate(line):
             if word.startswith("^"):
                 assert word[1:] in {w.removeprefix("^") for w in line[:at]} | {"yes", "no", "same", "different"}
-    assert set(FIRST) <= set(DRILLS)
+    assert set(FIRST) <= set(SECOND) <= set(DRILLS)
+
+
+@pytest.mark.parametrize("name", ["claim", "asked"])
+def test_claims_of_drills_are_true_where_they_say_yes(name: str) -> None:
+    words = [f"w{chr(97 + i)}{chr(97 + j)}" for i in range(20) for j in range(20)]
+    said: Counter[str] = Counter()
+    for i in range(60):
+        line = DRILLS[name](Random(i), words)
+        pairs = re.findall(r"(w\w\w) (?:[:=]|is|has) (w\w\w)( ;)?", line)
+        true = {(k, v) for k, v, stated in pairs if stated}
+        claims = [(k, v) for k, v, stated in pairs if not stated]
+        answers = re.findall(r"\^(yes|no)", line)
+        assert len(claims) == len(answers)
+        assert [answer == "yes" for answer in answers] == [claim in true for claim in claims]
+        said.update(answers)
+    assert 0.6 < said["yes"] / said["no"] < 1.6

@@ -21,8 +21,8 @@ MIX: Mapping[str, float] = {
     "scene": 0.33, "story": 0.04, "listed": 0.25, "odd": 0.07, "twins": 0.04, "known": 0.12, "review": 0.03,
     "feelings": 0.02, "news": 0.02, "labels": 0.07, "prose": 0.02,
 }  # fmt: skip
-# Sorts that MIX leaves out: scenes of which one thing is asked, look-up, claims, or which people are alike.
-DRILLED = ("owners", "checks", "alike")
+# Sorts that MIX leaves out, of which one thing is asked: look-up, claims, who are alike, what a list has.
+DRILLED = ("owners", "checks", "alike", "haves")
 # How a document puts its asks. full: as the gates do, few of them; long: many; dense: a small text and many asks
 # settled at once; brief: one to three of them; ahead: one ask, a small text, the answer; thoughts: asks with words
 # before their answers.
@@ -96,6 +96,10 @@ def sample(rng: Random, w: World, sort: str, held: bool = False, small: bool = F
         people = rng.choices((2, 3, 4), (5, 4, 0) if small else (4, 5, 2))[0]
         things = rng.choices((1, 2, 3), (6, 3, 0) if small else (4, 5, 1))[0]
         return pieces.scene(rng, w, held, people, rng.sample(w.slots, things), rng.choice(STYLES), rng.random() < 0.3)
+    if sort == "haves":
+        piece = pieces.listed(rng, w, held, rng.choice((4, 5, 5, 6)), "mixed")
+        asks = [ask for ask in piece.asks if ask.skill == "have"]
+        return replace(piece, asks=rng.sample(asks, len(asks)))
     if sort == "owners":
         slots = rng.sample(w.slots, rng.choice((1, 2, 2)))
         scene = pieces.scene(rng, w, held, rng.choice((3, 3, 4)), slots, rng.choice(STYLES))

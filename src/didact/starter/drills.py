@@ -103,6 +103,18 @@ def claim(rng: Random, words: Sequence[str]) -> str:
     return " ".join([*(f"{k} {sep} {v} ;" for k, v in zip(keys, values, strict=True)), *lines])
 
 
+def asked(rng: Random, words: Sequence[str]) -> str:
+    """A claim first, then keys with values, then whether it is true."""
+    n, sep = rng.randint(2, 4), rng.choice((":", "=", "is", "has"))
+    some = rng.sample(words, 2 * n)
+    keys, values, i = some[:n], some[n:], rng.randrange(n)
+    true = rng.random() < 0.5
+    j = i if true else rng.choice([k for k in range(n) if k != i])
+    text = " ".join(f"{k} {sep} {v} ;" for k, v in zip(keys, values, strict=True))
+    start = rng.choice(("{} {} {} ?", "whether {} {} {} .", "yes or no , {} {} {} ?")).format(keys[i], sep, values[j])
+    return f"{start} {text} {rng.choice(('so :', ':', 'It was'))} ^{'yes' if true else 'no'} ."
+
+
 def alike(rng: Random, words: Sequence[str]) -> str:
     """Keys with one of two values, then pairs of keys, of the same value or not."""
     n, sep = rng.randint(3, 4), rng.choice((":", "=", "is", "has"))
@@ -131,6 +143,7 @@ DRILLS: Mapping[str, Drill] = {
     "member": member,
     "equal": equal,
     "claim": claim,
+    "asked": asked,
     "alike": alike,
     "things": things,
 }

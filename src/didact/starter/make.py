@@ -62,15 +62,30 @@ MIXED = {
     "odd": 0.07, "known": 0.03, "labels": 0.04, "review": 0.015, "feelings": 0.015, "news": 0.02,
 }  # fmt: skip
 EVEN = {"dense": 0.12, "brief": 0.2, "thoughts": 0.2, "ahead": 0.36, "full": 0.12}
+ASKED = ("asked", "asked", "asked", "asked", "claim", "claim", "alike", "things", "things", *SECOND)
 ALL = ("things", "things", "things", "claim", "claim", "claim", "alike", *SECOND)
+TRUTH = {
+    **MIXED, "checks": 0.22, "haves": 0.08, "alike": 0.08, "scene": 0.14, "owners": 0.16, "listed": 0.14, "story": 0.02,
+}  # fmt: skip
+FIRSTLY = {"dense": 0.1, "brief": 0.17, "thoughts": 0.15, "ahead": 0.48, "full": 0.1}
+AFTER = {**TRUTH, "checks": 0.36, "haves": 0.03, "alike": 0.16, "scene": 0.12, "owners": 0.14, "listed": 0.1}
+AFTERWARDS = {"dense": 0.2, "brief": 0.27, "thoughts": 0.12, "ahead": 0.36, "full": 0.05}
+ALIKE = ("alike", "alike", "alike", "alike", "asked", "things", "things", *SECOND)
+LAST = {
+    "scene": 0.18, "owners": 0.24, "checks": 0.1, "haves": 0.02, "alike": 0.07, "twins": 0.04, "story": 0.03,
+    "listed": 0.14, "odd": 0.05, "known": 0.05, "labels": 0.04, "review": 0.01, "feelings": 0.01, "news": 0.02,
+}  # fmt: skip
+REPLAYED = ("things", "things", "things", "alike", "alike", "asked", *SECOND)
 SCHEDULE = (
     Phase("drills", 700, (2e-3, 2e-3), 1.0, 0.0, tokens=1536),
     Phase("dense", 2800, (2e-3, 1.79e-3), 0.12, 0.02, EARLY, DENSE, tokens=2048),
     Phase("hold", 2000, (1.8e-3, 1.6e-3), 0.10, 0.02, HOLD, HELD, REPLAY, tokens=3072),
     Phase("compare", 1000, (1.6e-3, 1.6e-3 - 2e-4 / 3), 0.10, 0.02, COMPARE, HELD, OFTEN, 0.4, tokens=3072),
     Phase("claims", 1000, (1.53e-3, 1.45e-3), 0.32, 0.02, LISTS, HELD, CLAIMS, 0.4, tokens=3072),
-    Phase("mixed", 1500, (1.45e-3, 1.2e-3), 0.14, 0.02, MIXED, EVEN, ALL, 0.4, tokens=3072),
-    Phase("settle", 6000, (1.2e-3, 1e-5), 0.12, 0.02, MIXED, EVEN, ALL, 0.4, tokens=3072),
+    Phase("mixed", 1000, (1.45e-3, 1.45e-3 - 5e-4 / 3), 0.14, 0.02, MIXED, EVEN, ALL, 0.4, tokens=3072),
+    Phase("truth", 1000, (1.28e-3, 1.25e-3), 0.2, 0.02, TRUTH, FIRSTLY, ASKED, 0.4, tokens=3072),
+    Phase("after", 800, (1.25e-3, 1.25e-3), 0.17, 0.02, AFTER, AFTERWARDS, ALIKE, 0.4, tokens=3072),
+    Phase("settle", 4400, (1.2e-3, 1e-5), 0.12, 0.02, LAST, EVEN, REPLAYED, 0.4, tokens=3072),
 )
 
 

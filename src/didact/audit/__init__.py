@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, Field
 
+from didact.audit.added import AddedConfig, added
 from didact.audit.forgetting import ForgettingConfig, forgetting
 from didact.audit.gain import GainConfig, gain
 from didact.audit.stop import StopConfig, stop
@@ -19,11 +20,13 @@ PROBES: Mapping[str, tuple[type[BaseModel], Probe]] = {
     "gain": (GainConfig, gain),
     "stop": (StopConfig, stop),
     "forgetting": (ForgettingConfig, forgetting),
+    "added": (AddedConfig, added),
 }
-Audit = Annotated[GainConfig | StopConfig | ForgettingConfig, Field(discriminator="type")]
+Audit = Annotated[GainConfig | StopConfig | ForgettingConfig | AddedConfig, Field(discriminator="type")]
 
 __all__ = [
     "PROBES",
+    "AddedConfig",
     "Audit",
     "Finding",
     "ForgettingConfig",

@@ -22,6 +22,8 @@ MARKS = {
     "task learning": "good",
     "stops reliably": "good",
     "no forgetting seen": "good",
+    "they help": "good",
+    "they harm": "bad",
     "format only": "partly",
     "stops mostly": "partly",
     "slight forgetting": "partly",

@@ -44,7 +44,7 @@ def write_then_cut(self, name, lines, keep=0):
     def some():
         for number, line in enumerate(lines):
             yield line
-            if number == 1 or name.endswith((".html", ".json")):
+            if number == 1 or isinstance(line, bytes) or name.endswith((".html", ".json")):
                 cut()
     return write_lines(self, name, some() if name == where else lines, keep)
 

@@ -100,6 +100,7 @@ def test_packed_logits_are_proved_and_gradients_are_the_same(kind: str) -> None:
     assert way.packed
     assert way.share
     assert way.head == ("kept" if kind == "gemma2" else "reads")
+    assert way.tail == (way.head == "reads")
     assert notes == []
     alone = gradients(Forward(), some, data, [[i] for i in range(10)])
     assert gap(alone, gradients(way, some, data, [list(range(10))])) < 1e-5
@@ -109,7 +110,7 @@ def test_packed_logits_are_proved_and_gradients_are_the_same(kind: str) -> None:
 @pytest.mark.parametrize("share", [True, False])
 def test_in_fp64_every_cut_gives_the_gradients_of_one_at_a_time(kind: str, share: bool) -> None:
     some, data = loaded(PACKED[kind](), exact=True), rows(12)
-    way = Forward("reads", packed=True, share=share)
+    way = Forward("reads", packed=True, share=share, tail=True)
     alone = gradients(Forward(), some, data, [[i] for i in range(12)])
     for size in (12, 6, 5, 1):
         cuts = [list(range(12))[start : start + size] for start in range(0, 12, size)]

@@ -30,8 +30,10 @@ TUNING = (
     "loss.py",
     "memory.py",
     "precision.py",
+    "tail.py",
     "tune.py",
     "checkpoint.py",
+    "encoded.py",
 )
 CODE = {
     "build": ("stages.py", "instance.py", *READING, "build", "starter"),
@@ -61,6 +63,12 @@ def code(stage: str) -> str:
         f for name in CODE[stage] for f in ([root / name] if (root / name).is_file() else (root / name).rglob("*"))
     ]
     return digest({str(f.relative_to(root)): sha256(f) for f in sorted(files) if f.is_file() and f.suffix != ".pyc"})
+
+
+def rendering() -> str:
+    """Hash of the code that turns instances into tokens."""
+    root = Path(__file__).parent
+    return digest({name: sha256(root / name) for name in ("instance.py", *RENDERING)})
 
 
 def model(name: str) -> str:

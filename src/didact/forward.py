@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -31,11 +31,16 @@ FAULTS = (AttributeError, IndexError, KeyError, NotImplementedError, RuntimeErro
 
 @dataclass(frozen=True, slots=True)
 class Forward:
-    """How a batch becomes a loss. head: where it is computed; packed: sequences on one axis; share: beginnings too."""
+    """How a batch becomes a loss.
+
+    head: where it is computed; packed: sequences on one axis; share: their beginnings too; tail: the end of the last
+    layer only where a loss is read.
+    """
 
     head: Literal["reads", "kept", "all"] = "all"
     packed: bool = False
     share: bool = False
+    tail: bool = False
 
     def batch(self, loaded: Loaded, data: Sequence[Tokens], rows: Sequence[int]) -> Batch:
         """The tensors of some rows, laid out for this pass, on the device."""
@@ -68,7 +73,10 @@ class Forward:
 
     def hidden(self, loaded: Loaded, one: Batch) -> torch.Tensor:
         """Last hidden states where a loss is read (N, C)."""
-        states = loaded.model.base_model(**self._inputs(loaded, one)).last_hidden_state
+        from didact import tail
+
+        with tail.only_at(loaded.model.base_model, one.reads_N) if self.tail else nullcontext():
+            states = loaded.model.base_model(**self._inputs(loaded, one)).last_hidden_state
         chosen: torch.Tensor = states.flatten(0, 1).index_select(0, one.reads_N)
         return chosen
 
@@ -91,23 +99,38 @@ class Forward:
         return inputs
 
 
+WAYS = (  # the cheapest first
+    Forward("reads", packed=True, share=True, tail=True),
+    Forward("reads", packed=True, share=True),
+    Forward("reads", packed=True),
+    Forward("kept", packed=True, share=True),
+    Forward("kept", packed=True),
+    Forward("all", packed=True),
+    Forward("reads"),
+)
+
+
 def settle(
     loaded: Loaded, data: Sequence[Tokens], packing: bool | Literal["auto"], say: Callable[[str], None]
 ) -> Forward:
     """The cheapest pass that gives the logits of one row at a time on rows of the data."""
-    rows = sample(data)
-    found = Forward()
+    import torch
+
+    rows, plain = sample(data), Forward()
+    # activations computed again in the backward would be those of every position
+    again = any(getattr(module, "gradient_checkpointing", False) for module in loaded.model.modules())
+    ways = [way for way in WAYS if (packing is not False or not way.packed) and not (again and way.tail)]
     with _still(loaded):
-        expected = _alone(found, loaded, data, rows)
-        found = _head(found, loaded, data, rows, expected)
-        if packing is not False:
-            found = _packed(found, loaded, data, rows, expected)
-            if not found.packed:
-                say("one sequence per row, grouped by length: packed, this model gives other logits")
-            elif dropout(loaded):
-                found = replace(found, share=False)  # rows would share one draw of what is dropped
-        if found.head == "all":
-            say("the head is computed at every position: at supervised ones alone this model gives other logits")
+        expected = torch.cat([plain.logits(loaded, plain.batch(loaded, data, [row])) for row in rows])
+        found = next((way for way in ways if _gives(way, loaded, data, rows, expected)), plain)
+    if packing is not False and not found.packed:
+        say("one sequence per row, grouped by length: packed, this model gives other logits")
+    if found.head == "all":
+        say("the head is computed at every position: at supervised ones alone this model gives other logits")
+    if found.packed and found.head == "reads" and not found.tail and not again:
+        say("the last layer is computed at every position: its end was not found, or gives other logits")
+    if dropout(loaded):
+        found = replace(found, share=False)  # rows would share one draw of what is dropped
     return found
 
 
@@ -133,52 +156,25 @@ def _still(loaded: Loaded) -> Iterator[None]:
     loaded.model.train(was)
 
 
-def _alone(way: Forward, loaded: Loaded, data: Sequence[Tokens], rows: Sequence[int]) -> torch.Tensor:
-    import torch
-
-    return torch.cat([way.logits(loaded, way.batch(loaded, data, [row])) for row in rows])
-
-
-def _head(way: Forward, loaded: Loaded, data: Sequence[Tokens], rows: Sequence[int], expected: torch.Tensor) -> Forward:
-    model = loaded.model
-    body = getattr(model, "base_model", None)
-    if body is None or body is model or model.get_output_embeddings() is None:
-        return way
-    better = replace(way, head="reads")
-    return better if _gives(better, loaded, data, rows[:1], expected) else way
-
-
-def _packed(
-    way: Forward, loaded: Loaded, data: Sequence[Tokens], rows: Sequence[int], expected: torch.Tensor
-) -> Forward:
-    heads: list[Any] = ["reads"] if way.head == "reads" else ["kept", "all"]
-    for share in (True, False):
-        for head in heads:
-            better = Forward(head, packed=True, share=share)
-            if _gives(better, loaded, data, rows, expected):
-                return better
-    return way
-
-
 def _gives(way: Forward, loaded: Loaded, data: Sequence[Tokens], rows: Sequence[int], expected: torch.Tensor) -> bool:
-    """Whether this pass gives the expected logits of some rows, the first of those that were computed alone."""
+    """Whether this pass gives the logits of some rows that were computed alone."""
     try:
         with way.on(loaded):
             found = way.logits(loaded, way.batch(loaded, data, rows)).float()
     except FAULTS:
         return False
-    expected = expected[: len(found)].float()
-    gap = (found - expected).abs().max() if found.shape == expected.shape else expected.new_tensor(float("inf"))
-    return bool(gap <= NEAR * expected.abs().max().clamp(min=1.0))
+    if found.shape != expected.shape:
+        return False
+    return bool((found - expected.float()).abs().max() <= NEAR * expected.abs().max().clamp(min=1.0))
 
 
 def sample(data: Sequence[Tokens], n: int = 3) -> list[int]:
-    """Rows of middle length for proofs and measurements, two of which begin alike if any do."""
+    """Rather short rows for proofs and measurements, two of which begin alike if any do."""
     order = sorted(range(len(data)), key=lambda row: len(data[row].ids))
-    middle = order[max(0, len(order) // 2 - 32) :][:64]
-    families = shared_beginnings([data[row].ids for row in middle])
+    some = order[len(order) // 6 :][:64]
+    families = shared_beginnings([data[row].ids for row in some])
     alike = max(families, key=lambda family: family[1] * (len(family[0]) > 1))[0][:2]
-    chosen = [middle[i] for i in alike] + [row for i, row in enumerate(middle) if i not in alike]
+    chosen = [some[i] for i in alike] + [row for i, row in enumerate(some) if i not in alike]
     return chosen[:n]
 
 

@@ -16,7 +16,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from didact.errors import UsageError
-from didact.folder import Folder, read_lines
+from didact.folder import Folder, read_lines, sha256
 from didact.folder import json_line as _line
 from didact.instance import Drop, Instance, digest
 
@@ -168,7 +168,8 @@ def _longest(run: Run) -> int:
 
 def tune(run: Run) -> Done:
     """Train the base model on what was kept."""
-    from didact import memory
+    from didact import fingerprint, memory
+    from didact.encoded import encoded
     from didact.fit import fit
     from didact.model import find
     from didact.tune import save
@@ -178,11 +179,20 @@ def tune(run: Run) -> Done:
     run.console.stage("", memory.before_loading(find(run.model_name()), run.recipe.method.model_dump(), settings))
     loaded = run.model()
     limit = min(settings.max_length, loaded.max_positions or settings.max_length)
-    fitted = fit(list(run.instances("kept.jsonl")), loaded.renderer, limit, settings.truncation)
+    renderer, kept = loaded.renderer, run.path / "kept.jsonl"
+    parts = {
+        "rows": sha256(kept),
+        "template or tokenizer": renderer.hash,
+        "length": f"{limit} {settings.truncation} {renderer.turns}",
+        "code": fingerprint.rendering(),
+    }
+    fitted = encoded(
+        run.path / "tokens", parts, lambda: fit(list(run.instances(kept.name)), renderer, limit, settings.truncation)
+    )
     for text in fitted.notes:
         run.console.stage("", text)
     head = run.journal["stages"]["curate"]["outputs"]["dropped.jsonl"]["bytes"]
-    run.folder.write_lines("dropped.jsonl", (_drop_line("tune", drop) for drop in fitted.drops), keep=head)
+    run.folder.write_lines("dropped.jsonl", (_line({"stage": "tune", **drop}) for drop in fitted.drops), keep=head)
     metrics = Metrics(run.folder)
 
     def report(step: Step) -> None:
@@ -193,7 +203,7 @@ def tune(run: Run) -> Done:
         result = train(
             loaded,
             run.recipe.method,
-            fitted.tokens,
+            fitted.rows,
             settings,
             folder=run.path / "checkpoints",
             report=report,

@@ -427,3 +427,16 @@ def test_activations_computed_again_change_nothing(tiny_llama: Path, monkeypatch
         found.append((weights(loaded), len(calls)))
     assert found[1][1] > 1.5 * found[0][1]
     assert all(torch.equal(weight, found[1][0][name]) for name, weight in found[0][0].items())
+
+
+@pytest.mark.slow
+def test_compiled_layers_learn_the_same_and_the_cost_is_told(tiny_llama: Path) -> None:
+    found, notes = [], list[str]()
+    for compiled in (False, True):
+        loaded = load(str(tiny_llama))
+        config = EXACT.model_copy(update={"compile": compiled})
+        tune(loaded, FullConfig(), rendered(loaded), config, note=notes.append)
+        assert all(layer._compiled_call_impl is None for layer in loaded.model.model.layers)
+        found.append(weights(loaded))
+    assert notes[-1].startswith("compiled: the first step took ")
+    assert max(float((weight - found[1][name]).abs().max()) for name, weight in found[0].items()) < 1e-4

@@ -120,11 +120,11 @@ def _cut(spans: Sequence[Span], ahead: int, call: int) -> list[list[Span]]:
     return groups[::-1]
 
 
-def register() -> str:
+def register(function: Callable[..., Any] | None = None) -> str:
     """Make the attention known to transformers; gives its name for `set_attn_implementation`."""
     from transformers import AttentionInterface
 
-    AttentionInterface.register(NAME, isolated)
+    AttentionInterface.register(NAME, function or isolated)
     return NAME
 
 

@@ -218,6 +218,25 @@ def measure(
     return fastest, f"computes in {fastest} (bf16 is {exact / rounded:.1f} times as fast)"
 
 
+@contextmanager
+def compiled(model: torch.nn.Module) -> Iterator[None]:
+    """The layers of the model compiled, its attention left as it is: the shapes of its groups change in every batch."""
+    import torch
+
+    layers: list[torch.nn.Module] = max(
+        (list(module) for module in model.modules() if isinstance(module, torch.nn.ModuleList)), key=len, default=[]
+    )
+    for layer in layers:
+        layer.compile(dynamic=True)
+    attention.register(torch.compiler.disable(attention.isolated))  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        attention.register()
+        for layer in layers:
+            layer._compiled_call_impl = None
+
+
 def head(loaded: Loaded, ids_BT: torch.Tensor, chosen_BT: torch.Tensor, say: Callable[[str], None]) -> Head:
     """The forward pass of asking, with the head at chosen positions only if it proves equal on these rows."""
     import torch

@@ -1,5 +1,5 @@
 """didact on the rows and the clock of the kit: the same prompt, completion and stop tokens as its peers see."""
-import os, sys
+import os, sys, time
 sys.path.insert(0, os.path.join(os.environ["DIDACT_MATERIAL"], "bench", "peers"))
 import common as C
 a = C.args(no_share=dict(action="store_true", help="compute shared prompt beginnings again for each row"),
@@ -37,6 +37,7 @@ clock, losses = C.Clock(), []
 
 def report(step):
     clock.sup[-1] = step.supervised_tokens
+    clock.pos[-1] = clock.real[-1] = round(step.tokens_per_second * (time.perf_counter() - clock.t[-1]))  # no padding
     losses.append(step.loss * step.supervised_tokens)
     if step.step < step.steps:
         clock.step(0, 0, 0)

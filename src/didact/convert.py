@@ -55,6 +55,8 @@ def open_data(path: Path, **settings: Any) -> Read:
 
     settings: those of a file source, such as format, layout, rename or on_error. Raises UsageError.
     """
+    if not path.exists():
+        raise UsageError("no such file or folder", "check the path", file=path)
     if (path / "run.json").is_file():
         path = next((path / name for name in ("kept.jsonl", "built.jsonl") if (path / name).is_file()), path)
     tasks = _task_files(path) if not settings.get("layout") or settings["layout"] == "auto" else []

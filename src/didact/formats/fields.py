@@ -90,7 +90,8 @@ def filled(value: Any, fill: Mapping[str, str]) -> Any:
 def refuse_unfilled(rows: Sequence[Mapping[str, Any]], fill: Mapping[str, str]) -> None:
     """Refuse rows of which many hold the same {{NAME}}: a form that nobody has filled in. Few may well talk of one."""
     counts = Counter(name for row in rows for name in {*UNFILLED.findall(json.dumps(row, default=str))} - {*fill})
-    found = [name for name, count in counts.most_common() if count >= max(3, len(rows) / 20)]
+    many = [name for name, count in counts.items() if count >= max(3, len(rows) / 20)]
+    found = sorted(many, key=lambda name: (-counts[name], name))
     if found:
         first = f"{counts[found[0]]} of {len(rows)} rows looked at hold {{{{{found[0]}}}}}"
         told = ", ".join(f"{name}: ..." for name in found)

@@ -187,3 +187,17 @@ def test_the_end_of_a_run_says_what_was_learned(home: Path) -> None:
     assert finding["verdict"] in done.stdout
     assert str(home / "out" / "audit" / "report.html") in done.stdout
     assert done.stderr == ""
+
+
+def test_data_is_shown_and_converted(home: Path) -> None:
+    done = didact("show", "rows.jsonl", cwd=home)
+    assert done.returncode == 0, done.stderr
+    assert "rows.jsonl is read as alpaca: instruction -> instruction" in done.stdout
+    assert "12 rows, 12 instances, 0 rows dropped" in done.stdout
+    done = didact("convert", "rows.jsonl", "out.jsonl.gz", "--to", "messages", cwd=home)
+    assert done.returncode == 0, done.stderr
+    assert "12 rows read, 12 written to out.jsonl.gz as messages" in done.stdout
+    assert "there is a file already" in refused(
+        didact("convert", "rows.jsonl", "out.jsonl.gz", "--to", "text", cwd=home)
+    )
+    assert "no such file or folder" in refused(didact("convert", "nothing.jsonl", "o.jsonl", "--to", "text", cwd=home))

@@ -6,6 +6,7 @@ import gzip
 import io
 import json
 import os
+import random
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from didact import files
+from didact import files, formats
 from didact.console import Console
 from didact.containers import write_rows
 from didact.convert import convert, format_name, open_data
 from didact.errors import UsageError
+from didact.instance import Instance, Origin
 
 ALPACA = [
     {"instruction": "Add.", "input": "1 2", "output": "3", "level": 1},
@@ -250,6 +252,32 @@ def test_any_rows_come_back_equal_or_are_refused_or_counted(tmp_path: Path, name
             assert back == rows
 
     there_and_back()
+
+
+def test_ten_thousand_random_rows_through_three_formats() -> None:
+    draw = random.Random(0)
+    pieces = ["<|im_end|>", "|||", "{{ x }}", "é", "漢", "\u2028", "\n", " ", "a", "### Input:", "<noinput>", '"', "\\"]
+
+    def text(least: int = 0) -> str:
+        return "x" * least + "".join(draw.choices(pieces, k=draw.randrange(5)))
+
+    rows = []
+    for n in range(10_000):
+        row: dict[str, Any] = {"instruction": text(1), "output": text(1), "id": n}
+        if draw.random() < 0.8:
+            row["input"] = draw.choice([None, "", text(), text(1)])
+        rows.append(row)
+
+    def through(name: formats.Name, instances: Any) -> list[Instance]:
+        mapping = formats.Mapping(name, "")
+        written = [json.loads(json.dumps(row)) for row in formats.from_instances(name, instances, carry=True)]
+        return [formats.to_instances(mapping, row, Origin("r", n))[0] for n, row in enumerate(written, 1)]
+
+    first = [
+        formats.to_instances(formats.Mapping("alpaca", ""), row, Origin("r", n))[0] for n, row in enumerate(rows, 1)
+    ]
+    last = through("sharegpt", through("messages", through("sharegpt", first)))
+    assert list(formats.from_instances("alpaca", last)) == rows
 
 
 SUFFIXES = [

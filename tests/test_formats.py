@@ -179,6 +179,9 @@ def test_a_text_that_was_changed_is_written_and_not_the_old_one() -> None:
     assert list(from_instances("messages", [changed])) == [
         {"messages": [row["messages"][0], {"role": "assistant", "content": "b", "name": "x"}]}
     ]
+    other = Instance.of((Message("user", (Part("r"),)), instance.messages[1]), ORIGIN, tags=instance.tags)
+    (written,) = from_instances("messages", [other])
+    assert written["messages"] == [{"role": "user", "content": "r"}, row["messages"][1]]
     (said,) = instances("baize", {"input": "A talk.\n\n[|Human|]q\n[|AI|]a [|Human|] "})
     changed = Instance.of((said.messages[0], Message("assistant", (Part("b"),))), ORIGIN, tags=said.tags)
     assert list(from_instances("baize", [changed])) == [{"input": "A talk.\n\n[|Human|] q\n[|AI|] b\n[|Human|] "}]

@@ -123,3 +123,21 @@ def test_promptsource_is_not_repeated() -> None:
                 plain = " ".join(line.split()).casefold()
                 letters = "".join(c for c in plain.replace("{{", " {{").split("{{")[0] if c.isalpha())
                 assert plain not in theirs or len(letters) < 15, f"{name}/{template.name}: {line}"
+
+
+def test_the_page_about_templates_lists_the_sets() -> None:
+    page = (FOLDER.parents[2] / "docs" / "templates.md").read_text("utf-8")
+    for name in SETS:
+        cluster = load_set(FOLDER / f"{name}.yaml").cluster
+        assert any(line.startswith(f"| {cluster} |") and f"`{name}`" in line for line in page.splitlines()), name
+    readme = (FOLDER.parents[2] / "README.md").read_text("utf-8")
+    assert f"{len(SETS)} sets of them" in readme
+
+
+def test_the_set_on_the_page_is_one(tmp_path: Path) -> None:
+    page = (FOLDER.parents[2] / "docs" / "templates.md").read_text("utf-8")
+    (tmp_path / "films.yaml").write_text(page.split("```yaml\n")[2].split("```")[0])
+    (tmp_path / "rows.jsonl").write_text('{"review": {"body": "Fine."}, "label": 1}\n')
+    task = open_source(FileSource(path="rows.jsonl", templates="films.yaml"), tmp_path, [].append)[0]
+    (row,) = task.rows()
+    assert [template.render(row.data).answer for template in task.templates] == ["great", "yes", "Fine."]

@@ -54,16 +54,12 @@ def _continue(loaded: Loaded, requests: Sequence[Request], prompts: Sequence[lis
     found: list[list[int]] = [[] for _ in prompts]
     steps = _steps(loaded, requests, prompts, done)
     for step, ids in enumerate(steps):
-        for row, token in enumerate(ids):
-            if done[row]:
-                continue
+        for row, token in ids:
             found[row].append(token)
             request = requests[row]
             done[row] = token in stops or len(found[row]) >= request.max_tokens
             if request.stop and not done[row] and step % LOOK_EVERY == LOOK_EVERY - 1:
                 done[row] = _cut(loaded.renderer.decode(found[row]), request.stop)[1]
-        if all(done):
-            break
     return [_answer(loaded, *item) for item in zip(requests, prompts, found, strict=True)]
 
 
@@ -81,24 +77,30 @@ def _cut(text: str, stops: Sequence[str]) -> tuple[str, bool]:
 
 def _steps(
     loaded: Loaded, requests: Sequence[Request], prompts: Sequence[list[int]], done: Sequence[bool]
-) -> Iterator[list[int]]:
-    """The next id of every row, step by step."""
+) -> Iterator[list[tuple[int, int]]]:
+    """Whose and which id comes next, for rows that are not done; a prompt that is asked several times is read once.
+
+    Rows that are done leave the batch when they are half of it.
+    """
     import torch
     from transformers import DynamicCache
 
     model, device = loaded.model.eval(), loaded.device
+    numbers: dict[tuple[int, ...], int] = {}
+    own = [numbers.setdefault(tuple(prompt), len(numbers)) for prompt in prompts]
     longest = max(map(len, prompts))
-    ids_BT = torch.full((len(prompts), longest), loaded.pad_id, dtype=torch.long)
-    seen_BT = torch.zeros(len(prompts), longest, dtype=torch.long)
-    for i, prompt in enumerate(prompts):  # padding on the left, so that all rows end together
+    ids_BT = torch.full((len(numbers), longest), loaded.pad_id, dtype=torch.long)
+    seen_BT = torch.zeros(len(numbers), longest, dtype=torch.long)
+    for i, prompt in enumerate(numbers):  # padding on the left, so that all rows end together
         ids_BT[i, longest - len(prompt) :] = torch.tensor(prompt)
         seen_BT[i, longest - len(prompt) :] = 1
     ids_BT, seen_BT = ids_BT.to(device), seen_BT.to(device)
     positions_BT = (seen_BT.cumsum(1) - 1).clamp(min=0)
-    numbers = [Random(json.dumps(asdict(request), sort_keys=True)) for request in requests]
+    dice = [Random(json.dumps(asdict(request), sort_keys=True)) for request in requests]
+    rows = list(range(len(prompts)))
     cache = DynamicCache(config=model.config)
     limit = (loaded.max_positions or 1 << 30) - longest
-    for _ in range(min(limit, max(request.max_tokens for request in requests))):
+    for step in range(min(limit, max(request.max_tokens for request in requests))):
         with torch.inference_mode():
             logits_BV = model(
                 input_ids=ids_BT,
@@ -108,8 +110,20 @@ def _steps(
                 use_cache=True,
                 logits_to_keep=1,
             ).logits[:, -1]
-            ids_B = _pick(logits_BV.float(), requests, [number.random() for number in numbers])
-        yield ids_B.tolist()
+            if step == 0:  # from here on every request has its row
+                spread = torch.tensor(own, device=device)
+                cache.batch_select_indices(spread)
+                logits_BV, positions_BT, seen_BT = logits_BV[spread], positions_BT[spread], seen_BT[spread]
+            ids_B = _pick(logits_BV.float(), [requests[i] for i in rows], [dice[i].random() for i in rows])
+        yield [(row, token) for row, token in zip(rows, ids_B.tolist(), strict=True) if not done[row]]
+        alive = [i for i, row in enumerate(rows) if not done[row]]
+        if not alive:
+            return
+        if 2 * len(alive) <= len(rows):
+            kept = torch.tensor(alive, device=device)
+            cache.batch_select_indices(kept)
+            ids_B, positions_BT, seen_BT = ids_B[kept], positions_BT[kept], seen_BT[kept]
+            rows = [rows[i] for i in alive]
         ids_BT, positions_BT = ids_B[:, None], positions_BT[:, -1:] + 1
         seen_BT = torch.nn.functional.pad(seen_BT, (0, 1), value=1)
 

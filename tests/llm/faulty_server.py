@@ -35,6 +35,7 @@ class Say:
     reset_after: int | None = None
     hang: bool = False
     close: bool = False
+    hangup: bool = False  # after the answer, unannounced
 
 
 def completion(
@@ -220,4 +221,4 @@ class Server:
         else:
             writer.write(answer)
             await writer.drain()
-        return not say.close
+        return not (say.close or say.hangup)

@@ -408,3 +408,26 @@ def test_a_key_that_is_missing_is_told_by_its_name(monkeypatch: pytest.MonkeyPat
     config = EndpointConfig(base_url="http://127.0.0.1/v1", model="m", key="TEACHER_KEY")
     with pytest.raises(UsageError, match="TEACHER_KEY is not set"):
         Endpoint(config)
+
+
+def test_a_kept_connection_that_the_server_has_left_is_no_fault(ask: Callable[..., Llm]) -> None:
+    with Server(lambda data, before: Say(body=completion("fine"), hangup=True)) as server:
+        llm = ask(server, slots=2, retries=0)
+        assert llm.ask(prompts(2))
+        time.sleep(0.1)  # the server has closed by now
+        assert [reply.state for reply in llm.ask([said(f"later {i}") for i in range(2)])] == ["ok", "ok"]
+        assert server.calls == 4
+
+
+def test_a_key_of_any_form_is_taken_out_of_what_an_endpoint_says(
+    ask: Callable[..., Llm], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = "Quite.Another/Form=7"
+    monkeypatch.setenv("TEACHER_KEY", key)
+    told = {"error": {"message": f"who is {key}? and who is AIzaSyA1234567890abcdefgh, Bearer abcdefghijk123456"}}
+    with Server(lambda data, before: Say(400, told) if prompt_of(data) == "prompt 1" else ok("fine")) as server:
+        llm = ask(server, key="TEACHER_KEY", key_header="x-api-key")
+        replies = llm.ask(prompts(3))
+        assert f"x-api-key: {key}\r\n" in server.heads[0]
+    assert replies[1].why == "refused with 400: who is [key]? and who is [key], [key]"
+    assert key not in llm.log.path.read_text() + repr(llm.counts)

@@ -145,3 +145,14 @@ def test_the_table_of_places_holds_as_a_dictionary_does() -> None:
     assert all(table[number] == place for number, place in truth.items())
     assert len(table) == len(truth)
     assert [table[rng.randrange(1 << 64)] for _ in range(100)] == [-1] * 100
+
+
+def test_what_is_left_of_a_long_torn_answer_does_not_stand_behind_a_short_one(written: Path) -> None:
+    with written.open("ab") as file:
+        file.write(b'{"sum":"' + b"x" * 5000)
+    told: list[str] = []
+    with Log(written, told.append) as log:
+        log.add(answer(20))
+    with Log(written, told.append) as log:
+        assert texts(log) == [*range(12), 20]
+    assert len(told) == 1

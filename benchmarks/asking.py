@@ -28,7 +28,7 @@ MATERIAL = Path(os.environ.get("DIDACT_MATERIAL", ROOT.parent / "shared")).resol
 PEERS = Path(os.environ.get("DIDACT_PEERS", ROOT)).resolve()
 KIT, OURS = MATERIAL / "bench" / "peers", ROOT / "benchmarks" / "peers"
 PORT, SLOTS, LATENCY = 8137, 64, 0.2
-WAYS = ("didact", "didact, trusted", "raw", "openai", "httpx", "distilabel")
+WAYS = ("didact", "didact, cold", "raw", "openai", "httpx", "distilabel")
 Figure = dict[str, Any]
 
 
@@ -74,7 +74,7 @@ def speed(quick: bool) -> list[Figure]:
             found.append(missing(name, why.get(way, "no result")))
             continue
         shares, cost = [r["of_ideal"] for r in some], [r.get("asking_cpu_ms", r["cpu_ms_per_request"]) for r in some]
-        own = way.startswith("didact")
+        own = way == "didact"
         share, each = statistics.median(shares), statistics.median(cost)
         spread = {"low": min(shares), "high": max(shares), "n": n, "reps": len(some)}
         found.append(
@@ -92,9 +92,9 @@ def client(way: str, n: int, *arguments: str) -> dict[str, Any]:
     if not python.exists():
         return {"why": f"{python} is missing: make bench-peers"}
     script = [str(OURS / "didact_ask.py")] if own else [str(KIT / "generate.py"), "--how", way]
-    trust = ["--trust"] if "trusted" in way else []
+    warm = ["--warm", "3"] if own and "cold" not in way else []
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")} if own else dict(os.environ)
-    command = [*pin(0), str(python), *script, "--n", str(n), "--port", str(PORT), *arguments, *trust]
+    command = [*pin(0), str(python), *script, "--n", str(n), "--port", str(PORT), *arguments, *warm]
     done = subprocess.run(command, capture_output=True, text=True, timeout=900, env=environment, check=False)
     line = next((line for line in done.stdout.splitlines() if line.startswith("RESULT ")), "")
     return json.loads(line[7:]) if line else {"why": (done.stderr.strip().splitlines() or ["no RESULT line"])[-1][:200]}
@@ -138,7 +138,7 @@ def many(quick: bool) -> list[Figure]:
     """Nothing lost, nothing asked twice, memory flat: prompts from an iterator, answers to the log and away."""
     n, slots = (5_000, 200) if quick else (100_000, 200)
     with kit_server(0.0, slots):
-        result = client("didact", n, "--latency", "0", "--slots", str(slots), "--sample", str(n // 10))
+        result = client("didact, cold", n, "--latency", "0", "--slots", str(slots), "--sample", str(n // 10))
         if "why" in result:
             return [missing("many", result["why"])]
         asked = served()

@@ -1,7 +1,8 @@
 """didact's part of the kit's `generate.py`: n prompts to its dummy server, over `didact.llm`, with the durable log.
 
 The same prompts and the same line RESULT {json}; `asking_cpu_ms` is the CPU of the asking alone, per request, the rest
-is starting Python. `--trust` leaves out the caution of the first call (three calls until one was accepted).
+is starting Python. Until a teacher has accepted a call only three are sent, which costs one latency; `--warm` asks a few
+prompts before the clock starts, as the first round of any work does.
 """
 
 import time
@@ -20,7 +21,7 @@ p.add_argument("--n", type=int, default=2000)
 p.add_argument("--port", type=int, default=8123)
 p.add_argument("--latency", type=float, default=0.2)
 p.add_argument("--slots", type=int, default=64)
-p.add_argument("--trust", action="store_true")
+p.add_argument("--warm", type=int, default=0, help="prompts asked before the clock starts")
 p.add_argument("--sample", type=int, default=0, help="report memory after each so many prompts")
 a = p.parse_args()
 
@@ -33,7 +34,7 @@ def cpu() -> float:
 with tempfile.TemporaryDirectory() as folder, Log(Path(folder) / "calls.jsonl") as log:
     config = EndpointConfig(base_url=f"http://127.0.0.1:{a.port}/v1", model="dummy", slots=a.slots)
     llm = Llm(Endpoint(config), log)
-    llm.pace.trusted = a.trust
+    llm.ask(Request(prompt=f"warm {i}") for i in range(a.warm))
     started, begin = cpu(), time.perf_counter()
     done, memory = 0, []
     for reply in llm.each(Request((("user", f"Write an instruction of kind {i}. " * 20),)) for i in range(a.n)):

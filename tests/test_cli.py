@@ -201,3 +201,13 @@ def test_data_is_shown_and_converted(home: Path) -> None:
         didact("convert", "rows.jsonl", "out.jsonl.gz", "--to", "text", cwd=home)
     )
     assert "no such file or folder" in refused(didact("convert", "nothing.jsonl", "o.jsonl", "--to", "text", cwd=home))
+
+
+def test_the_lineage_of_an_instance_of_a_run(home: Path) -> None:
+    assert didact("build", "recipe.yaml", "--out", "out", cwd=home).returncode == 0
+    record = json.loads((home / "out" / "built.jsonl").read_text("utf-8").split("\n")[0])
+    done = didact("show", "out", "--id", record["id"][:10], cwd=home)
+    assert done.returncode == 0, done.stderr
+    assert f"instance {record['id']}\n  row rows.jsonl:{record['origin']['row']}, task rows" in done.stdout
+    assert "  made by format:alpaca, train\n  in built.jsonl\n" in done.stdout
+    assert 'no instance of this run is called "zz"' in refused(didact("show", "out", "--id", "zz", cwd=home))

@@ -370,3 +370,9 @@ def test_no_trace_of_the_unfinished_file_after_a_full_disk(tmp_path: Path, monke
     with pytest.raises(UsageError, match="the disk is full"):
         write_rows(tmp_path / "o.jsonl", lambda: iter([{"a": 1}]))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_saved_hub_dataset_is_read(tmp_path: Path, console: Console) -> None:
+    datasets = pytest.importorskip("datasets", reason="datasets is not installed")
+    datasets.Dataset.from_list(ALPACA[:1]).save_to_disk(str(tmp_path / "saved"))
+    assert run(tmp_path / "saved", tmp_path / "o.jsonl", "alpaca", console) == ALPACA[:1]

@@ -18,7 +18,7 @@ from didact.containers import NOTHING, write_rows
 from didact.errors import UsageError, nearest
 from didact.instance import Drop, Instance, Origin
 from didact.sandbox import TemplateDrop
-from didact.sources import FileSource, open_source
+from didact.sources import FileSource, HubSource, open_source
 
 LOST = {
     "extra": "fields that {0} has no place for",
@@ -51,7 +51,7 @@ class Read:
 
 
 def open_data(path: Path, **settings: Any) -> Read:
-    """Instructions in a file, in a folder of Super-NaturalInstructions' tasks, or in the folder of a run.
+    """Instructions in a file, in a folder of Super-NaturalInstructions' tasks, of a run, or of a saved hub dataset.
 
     settings: those of a file source, such as format, layout, rename or on_error. Raises UsageError.
     """
@@ -59,14 +59,17 @@ def open_data(path: Path, **settings: Any) -> Read:
         raise UsageError("no such file or folder", "check the path", file=path)
     if (path / "run.json").is_file():
         path = next((path / name for name in ("kept.jsonl", "built.jsonl") if (path / name).is_file()), path)
+    if any((path / name).is_file() for name in ("dataset_info.json", "dataset_dict.json")):
+        saved = HubSource.model_validate({"name": str(path.absolute()), **settings})
+        mapping = _mapping(saved)
+        return Read(mapping.description, mapping.name, lambda drop: _rows(saved, drop))
     tasks = _task_files(path) if not settings.get("layout") or settings["layout"] == "auto" else []
     if tasks:
         mapping = formats.Mapping("super-ni", f"super-ni: {len(tasks)} task files, each one row of many instances")
         drop_faults = settings.get("on_error") == "drop"
         return Read(mapping.description, "super-ni", lambda drop: _tasks(tasks, mapping, drop, drop_faults))
     config = FileSource.model_validate({"path": "x", **settings}).model_copy(update={"path": str(path.absolute())})
-    first: list[Drop] = []
-    mapping = _mapping(config, first)
+    mapping = _mapping(config)
     return Read(mapping.description, mapping.name, lambda drop: _rows(config, drop))
 
 
@@ -129,13 +132,13 @@ def _row(name: formats.Name, group: Sequence[Instance], carry: bool, lost: Count
     return row
 
 
-def _mapping(config: FileSource, drops: list[Drop]) -> formats.Mapping:
-    mapping = open_source(config, Path(), drops.append)[0].mapping
+def _mapping(config: FileSource | HubSource) -> formats.Mapping:
+    mapping = open_source(config, Path(), lambda drop: None)[0].mapping
     assert mapping is not None, "a source without templates has a mapping"
     return mapping
 
 
-def _rows(config: FileSource, drop: Callable[[Drop], None]) -> Iterator[tuple[int, list[Instance]]]:
+def _rows(config: FileSource | HubSource, drop: Callable[[Drop], None]) -> Iterator[tuple[int, list[Instance]]]:
     (task,) = open_source(config, Path(), drop)
     assert task.mapping is not None, "a source without templates has a mapping"
     for row in task.rows():

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from didact.entities import entities
 from didact.errors import UsageError
+from didact.files import records
 from didact.instance import Drop
+from didact.layouts import unrolled
 from didact.sources import FileSource, Task, open_source
 
 ECHO = "templates: [{name: echo, prompt: 'Echo {{ row }}', answer: x}]"
@@ -217,3 +222,46 @@ def test_no_line_is_left_out_of_files_that_belong_together(tmp_path: Path) -> No
     (tmp_path / "labels.lst").write_text("1\n0\n1\n")
     with pytest.raises(UsageError, match=r"d.jsonl:2: malformed JSON"):
         rows(tmp_path, path="d.jsonl", beside={"label": "labels.lst"}, on_error="drop")
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=6),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["data", "paragraphs", "qas", "context", "question", "answers", "text", "a"]),
+            inner,
+            max_size=4,
+        )
+    ),
+    max_leaves=12,
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(value=JSON, layout=st.sampled_from(["json", "squad", "splits", "object"]), columns=st.sampled_from([[], ["x"]]))
+def test_random_documents_raise_only_typed_errors(value: Any, layout: Any, columns: list[str]) -> None:
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "d.json"
+        path.write_text(json.dumps(value))
+        faults: list[str] = []
+        try:
+            read = list(records(path, lambda reason, error: faults.append(reason), layout, columns=columns))
+            read = list(unrolled(read, {"item": "data"}, path, lambda reason, error: faults.append(reason)))
+        except UsageError:
+            return
+        assert all(isinstance(row, dict) for _, row in read)
+
+
+@settings(max_examples=150, deadline=None)
+@given(text=st.text(alphabet="ab \t\n#-BIO\u2028\u0085", max_size=60), columns=st.sampled_from([[], ["w", "t"]]))
+def test_random_columns_raise_only_typed_errors(text: str, columns: list[str]) -> None:
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "d.conll"
+        path.write_text(text, newline="")
+        try:
+            read = list(records(path, lambda reason, error: None, columns=columns))
+        except UsageError:
+            return
+        for _, row in read:
+            assert len({len(value) for name, value in row.items() if name != "entities"}) == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from functools import cache
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
+from conftest import need_material
 
 from didact.instance import Drop
 from didact.sources import FileSource, Task, open_source
@@ -109,8 +111,6 @@ def test_an_answer_that_is_chosen_differs_where_the_label_does(name: str, folder
 
 def test_promptsource_is_not_repeated() -> None:
     """Our wordings are our own: no line of a prompt stands in promptsource's templates."""
-    from conftest import need_material
-
     theirs = {
         " ".join(line.split()).casefold()
         for file in need_material("p3", "promptsource_templates").rglob("templates.yaml")
@@ -141,3 +141,28 @@ def test_the_set_on_the_page_is_one(tmp_path: Path) -> None:
     task = open_source(FileSource(path="rows.jsonl", templates="films.yaml"), tmp_path, [].append)[0]
     (row,) = task.rows()
     assert [template.render(row.data).answer for template in task.templates] == ["great", "yes", "Fine."]
+
+
+HUB = {
+    "sst2": "glue/sst2", "imdb": "imdb/plain_text", "rotten_tomatoes": "rotten_tomatoes/default",
+    "yelp_polarity": "yelp_polarity/plain_text", "ag_news": "ag_news/default", "dbpedia_14": "dbpedia_14/dbpedia_14",
+    "snli": "snli/plain_text", "mnli": "glue/mnli", "rte": "glue/rte", "cb": "super_glue/cb", "wnli": "glue/wnli",
+    "qnli": "glue/qnli", "anli": "anli/plain_text", "mrpc": "glue/mrpc", "qqp": "glue/qqp", "cola": "glue/cola",
+    "paws": "paws/labeled_final", "boolq": "super_glue/boolq", "multirc": "super_glue/multirc",
+    "copa": "super_glue/copa", "piqa": "piqa/plain_text", "wsc": "super_glue/wsc.fixed",
+}  # fmt: skip
+# What the hub calls only neg and pos, or by numbers.
+NAMELESS = {("neg", "pos"), ("0", "1"), ("1", "2"), ("False", "True")}
+
+
+def test_the_labels_that_sets_suggest_are_those_of_the_hub() -> None:
+    with gzip.open(need_material("p3", "hf_features.json.gz"), "rt", encoding="utf-8") as file:
+        hub = json.load(file)
+    checked = 0
+    for name, dataset in HUB.items():
+        for column, suggested in load_set(FOLDER / f"{name}.yaml").labels.items():
+            feature = ((hub.get(dataset) or {}).get(column) or {}).get("names")
+            if feature:
+                checked += 1
+                assert feature == suggested or (len(feature) == len(suggested) and tuple(feature) in NAMELESS), name
+    assert checked >= 18

@@ -236,6 +236,21 @@ def test_a_hub_dataset_brings_its_label_names(folder: Path, monkeypatch: pytest.
     )
 
 
+def test_a_set_has_its_own_names_for_the_numbers_of_the_hub(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The hub calls IMDB's labels neg and pos; the set, written for it, calls 0 negative and 1 positive."""
+
+    def load_dataset(*_: Any, **__: Any) -> FakeDataset:
+        return FakeDataset({"text": row["text"], "label": row["label"]} for row in ROWS[:2])
+
+    fake = types.SimpleNamespace(load_dataset=load_dataset, DownloadConfig=lambda **options: options)
+    monkeypatch.setitem(sys.modules, "datasets", fake)
+    (task,) = open_source(HubSource(name="stanfordnlp/imdb", templates="imdb"), folder, lambda drop: None)
+    assert [row.data["label"] for row in task.rows()] == ["positive", "negative"]
+    monkeypatch.setattr(FakeDataset, "features", Features(label=types.SimpleNamespace(names=["positive", "negative"])))
+    (task,) = open_source(HubSource(name="stanfordnlp/imdb", templates="imdb"), folder, lambda drop: None)
+    assert [row.data["label"] for row in task.rows()] == ["negative", "positive"]  # the same names: the hub's order
+
+
 def test_a_hub_dataset_that_cannot_be_had_is_told_in_one_line(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def load_dataset(*_: Any, **__: Any) -> None:
         raise FileNotFoundError("Couldn't find it\nin many lines")

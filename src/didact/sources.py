@@ -311,7 +311,10 @@ def _suggested(
         old = next((old for old, new in rename.items() if new == column), column)
         if column in row and column not in rename:
             old = column
-        if old not in named and (old in row or old in rename):
+        declared = named[old].all_names() if old in named and old not in config.labels else ()
+        # The hub's own names for the same numbers may be mere "neg" and "pos", or "0" and "1".
+        other = isinstance(told, list) and len(declared) == len(told) and set(declared) != set(told)
+        if other or (old not in named and (old in row or old in rename)):
             try:
                 named[old] = LabelConfig.model_validate(told)
             except ValidationError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import multiprocessing
 import os
 import random
 import signal
@@ -274,3 +275,20 @@ def test_leaks_are_counted(tmp_path: Path) -> None:
     off = BuildConfig(heldout_rows=0, heldout_templates=0, leak_check=False)
     none = mixture_of(build_in(tmp_path / "off", "k", open_tasks, off, lambda *_: None))
     assert none["leaks"] == {"same": {}, "shares 13 words": {}}
+
+
+@pytest.mark.usefixtures("small_shards")
+def test_a_killed_process_is_told_and_costs_only_its_own_shard(tmp_path: Path) -> None:
+    rows(tmp_path, 600)
+    whole = content(built(tmp_path, "whole", workers=1))
+
+    def kill(done: int, of: int, note: str) -> None:
+        if of and done > 300:
+            for process in multiprocessing.active_children():
+                process.kill()
+
+    with pytest.raises(UsageError, match=r"^build.workers: a process of the build was killed"):
+        built(tmp_path, "cut", tell=kill, workers=2)
+    assert not multiprocessing.active_children()
+    assert len(list((tmp_path / "cut").glob("*-00????"))) >= 4
+    assert content(built(tmp_path, "cut", workers=2)) == whole

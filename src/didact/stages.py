@@ -47,13 +47,19 @@ def build(run: Run) -> Done:
 
     work = run.path / "building"
     key = digest(run.journal["stages"]["build"]["inputs"])
-    with run.console.progress("build") as update:
-        made = build_in(work, key, open_tasks, run.recipe.build, update)
+    try:
+        with run.console.progress("build") as update:
+            made = build_in(work, key, open_tasks, run.recipe.build, update)
+    except UsageError as error:
+        if error.field != "build.workers":  # when a process was killed, the work of the others is kept
+            run.folder.remove("building")
+        raise
     built, heldout = made.tallies["train"].lines, made.tallies["heldout"].lines
     mixture = mixture_of(made)
     drops = mixture["dropped"]
     if not built:
         problem = "no row became an instance to train on"
+        run.folder.remove("building")
         raise UsageError(problem, mixture["most dropped"] or "check sources and build")
     run.folder.write_lines("built.jsonl", made.blocks("train"))
     run.folder.write_lines("heldout.jsonl", made.blocks("heldout"))

@@ -58,6 +58,9 @@ class _Asked:
     def draw(self, what: str) -> float:
         return draws.share(self.config.seed, what, self.task.name, self.row.number, self.slot, self.level)
 
+    def chance(self, what: str, rate: float) -> bool:
+        return bool(rate) and self.draw(what) < rate
+
     def layout(self, kind: str, globs: Sequence[str]) -> dict[str, str]:
         found = [layout for name, layout in layouts(kind).items() if any(fnmatchcase(name, glob) for glob in globs)]
         where = (f"layout of {kind}", self.task.name, self.row.number, self.slot, self.level)
@@ -136,7 +139,7 @@ def _instances(asked: _Asked, drop: Callable[[Drop], None]) -> Iterator[Instance
 
 def _instance(asked: _Asked, template: Template, origin: Origin, tags: Mapping[str, str]) -> Instance:
     options = _options_layout(asked)
-    reasoned = not asked.level and not is_inverted(template) and asked.draw("cot") < asked.config.rationale.share
+    reasoned = not asked.level and not is_inverted(template) and asked.chance("cot", asked.config.rationale.share)
     why = asked.layout("rationale", asked.config.rationale.layouts) if reasoned else None
     rendered = _rendered(template, asked.row)
     words = _worded(asked, rendered, asked.row, options, why)
@@ -183,7 +186,7 @@ def _worded(
 
 
 def _options_layout(asked: _Asked) -> dict[str, str] | None:
-    if asked.draw("options") >= asked.config.options.share:
+    if not asked.chance("options", asked.config.options.share):
         return None
     return asked.layout("options", asked.config.options.layouts)
 
@@ -224,7 +227,7 @@ def _with_examples(
 ) -> tuple[tuple[Part, ...], list[Row]]:
     """The question with examples before it, as many as were drawn and have room, and the rows that they come from."""
     settings = asked.config.few_shot
-    if asked.examples is None or asked.draw("few_shot") >= settings.share:
+    if asked.examples is None or not asked.chance("few_shot", settings.share):
         return words.parts, []
     layout = asked.layout("few_shot", settings.layouts)
     n = settings.shots[int(asked.draw("shots") * len(settings.shots))]

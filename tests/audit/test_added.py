@@ -46,7 +46,8 @@ def test_a_planted_difference_is_found(knows: float, without: float, category: s
     assert len(given[0]) == len(trained()) - len(trained()) // 2
     assert finding.value is not None
     assert abs(finding.value - (knows - without) * 0.75) < 0.15  # guesses and rambling are in both
-    assert len(finding.details["levels"]) == 4
+    places = [row["where"] for row in finding.details["levels"]]
+    assert places == ["new rows", "new wordings", "new tasks", "new clusters"]
     assert finding.details["right"] == 0.5
     assert "50.0% are right by their rows' rules" in finding.verdict
 

@@ -55,7 +55,7 @@ def added(config: AddedConfig, subject: Subject) -> list[Finding]:
             groups = groups_of([asked[i] for i in pick])
             interval = mean_interval(difference[pick], groups, seed=subject.seed)
             figures = {"with": float(with_them.score[pick].mean()), "without": float(without.score[pick].mean())}
-            rows.append({"level": SHORT[level], **figures, **interval.to_json()})
+            rows.append({"where": SHORT[level], **figures, **interval.to_json()})
     category = _category(whole)
     base = float(without.score.mean())
     right = _right(own)

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -255,3 +259,26 @@ def test_prompts_are_asked_in_the_words_of_the_chat(start: Callable[..., Run]) -
         start(server)
         assert {body["model"] for body in server.bodies} == {"m"}
         assert any(prompt_of(body).startswith("Think of a series of tasks.") for body in server.bodies)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_it_in_order_and_the_command_goes_on(
+    start: Callable[..., Run], home: Path, tiny_llama: Path, number: int, code: int
+) -> None:
+    with Server(lambda data, before: Say(body=completion(tasks(data)), wait=0.3)) as server:
+        (home / "recipe.yaml").write_text(RECIPE.format(model=tiny_llama, url=server.url))
+        command = [sys.executable, "-m", "didact", "generate", str(home / "recipe.yaml"), "--out", str(home / "run")]
+        running = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        while server.calls < 8 and running.poll() is None:
+            time.sleep(0.02)
+        running.send_signal(number)
+        _, told = running.communicate(timeout=60)
+        assert running.returncode == code, told
+        assert told.strip().endswith("repeat the command to go on")
+        assert told.count("\n") == 1  # one line, no complaints of tasks left behind
+        calls = server.calls
+        server.script = teacher
+        run = start(server)
+        counts = read_journal(run.path)["stages"]["generate"]["counts"]
+        assert server.calls <= counts["prompts"] + 4  # those in flight
+        assert server.calls > calls

@@ -19,6 +19,7 @@ COMMANDS = [
     "build",
     "generate",
     "curate",
+    "card",
     "certify",
     "tune",
     "audit",

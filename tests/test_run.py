@@ -82,6 +82,7 @@ STAGES = tuple(stage for stage in ALL_STAGES if stage != "generate")  # the reci
 MADE = {
     "build": ("built.jsonl", "heldout.jsonl", "dropped.jsonl"),
     "curate": ("kept.jsonl",),
+    "card": ("card/README.md", "card/card.html", "card/card.json"),
     "tune": ("tuned/w", "metrics.jsonl"),
     "audit": ("audit/findings.json",),
     "report": ("audit/report.html",),
@@ -208,7 +209,7 @@ def test_changed_results_run_what_is_made_of_them_again(recipe: Path, ran: list[
     complete(recipe, tmp_path / "a")
     ran.clear()
     complete(recipe, tmp_path / "a", "name=other", "tune.learning_rate=0.5")
-    assert ran == ["tune", "audit", "report"]
+    assert ran == ["card", "tune", "audit", "report"]
 
 
 @pytest.mark.parametrize(

@@ -132,6 +132,13 @@ def curate(target: Target, out: Out = None, sets: Overrides = None) -> None:
 
 
 @app.command()
+def card(target: Target, out: Out = None, sets: Overrides = None) -> None:
+    """Up to here, then write the dataset's card: what it is made of, what was left out, how varied it is."""
+    run = _upto("card", target, out, sets)
+    _console().say(f"\nCard    {(run.path / 'card' / 'card.html').resolve()}")
+
+
+@app.command()
 def certify(target: Target, out: Out = None, sets: Overrides = None) -> None:
     """Prove on your own rows and model that training them is right, in about a minute; exit code 2 if it is not."""
     from didact.certificate import certify as prove

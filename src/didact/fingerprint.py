@@ -49,6 +49,7 @@ CODE = {
         "speak.py",
     ),
     "curate": ("stages.py", "instance.py", "files.py", "curate", *RENDERING, "infer.py"),
+    "card": ("stages.py", "instance.py", "curate", "card"),
     "tune": ("stages.py", *RENDERING, *TUNING),
     "audit": ("stages.py", "instance.py", *RENDERING, *TUNING, "infer.py", "audit"),
     "report": ("stages.py", "audit"),

@@ -180,6 +180,10 @@ class Run:
             found |= self._hashes("generated.jsonl") if recipe.generate else {}
             found |= {"tune.max_length": recipe.tune.max_length, "tune.truncation": recipe.tune.truncation}
             found |= {"model": fingerprint.model(self.model_name())}
+        elif name == "card":
+            dropped = self.journal["stages"]["curate"]["outputs"].get("dropped.jsonl", {})
+            found |= {"name": recipe.name, "dropped": dropped.get("sha256", "")}
+            found |= self._hashes("built.jsonl", "heldout.jsonl", "kept.jsonl")
         elif name == "tune":
             found |= (
                 fingerprint.flat("method", recipe.method)

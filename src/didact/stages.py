@@ -172,6 +172,35 @@ def _longest(run: Run) -> int:
     return settings.max_length if settings.truncation in ("refuse", "drop") else sys.maxsize
 
 
+def card(run: Run) -> Done:
+    """The picture of what was kept and of what was left out, as a page, as a hub's README and as plain figures."""
+    from didact.card import Made, card_html, card_json, card_markdown, facts
+
+    generated: dict[str, list[int]] = {}
+    accounts: list[dict[str, Any]] = []
+    if run.recipe.generate:
+        for made in run.instances("generated.jsonl"):
+            generated.setdefault(made.origin.via.removeprefix("generate:"), []).append(made.origin.row)
+        accounts = json.loads((run.path / "generation.json").read_text("utf-8"))
+    found = facts(
+        Made(
+            run.recipe.name,
+            list(run.instances("kept.jsonl")),
+            built=sum(1 for _ in read_lines(run.path / "built.jsonl")),
+            heldout=list(run.instances("heldout.jsonl")),
+            dropped=[
+                r for r in read_lines(run.path / "dropped.jsonl") if r["stage"] in ("build", "generate", "curate")
+            ],
+            accounts=accounts,
+            generated=generated,
+        )
+    )
+    run.folder.write("card/card.json", card_json(found))
+    run.folder.write("card/README.md", card_markdown(found))
+    run.folder.write("card/card.html", card_html(found))
+    return {}, ("card/card.json", "card/README.md", "card/card.html")
+
+
 def tune(run: Run) -> Done:
     """Train the base model on what was kept."""
     from didact import fingerprint, memory
@@ -388,6 +417,7 @@ WORK: dict[str, Callable[[Run], Done]] = {
     "build": build,
     "generate": generate,
     "curate": curate,
+    "card": card,
     "tune": tune,
     "audit": audit,
     "report": report,

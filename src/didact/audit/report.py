@@ -82,7 +82,7 @@ def _environment() -> jinja2.Environment:
         undefined=jinja2.StrictUndefined,
     )
     environment.filters.update(
-        visible=visible, percent=_percent, signed=_signed, span=_span, number=_number, cell=_cell, axis=axis
+        visible=visible, percent=_percent, signed=_signed, span=_span, number=_number, cell=cell, axis=axis
     )
     return environment
 
@@ -157,7 +157,7 @@ def _span(interval: Mapping[str, float | None], scale: float = 100, digits: int 
     return f"[{_signed(low, scale, digits)}, {_signed(high, scale, digits)}]"
 
 
-def _cell(text: object) -> str:
+def cell(text: object) -> str:
     """Data in a Markdown line: on one line, with everything that Markdown or HTML would act on escaped."""
     flat = " ".join(visible(text).split())
     return re.sub(r"([\\`*_{}\[\]<>#|~$])", r"\\\1", flat).replace("&", "&amp;")

@@ -1,0 +1,8 @@
+"""The card of a dataset: what it is made of, what was left out and why, how large and how varied it is, as far as
+that can be counted. Facts first (`facts.py`, JSON), then two ways to show them (`page.py`, Markdown and HTML).
+"""
+
+from didact.card.facts import Made, facts
+from didact.card.page import card_html, card_json, card_markdown
+
+__all__ = ["Made", "card_html", "card_json", "card_markdown", "facts"]

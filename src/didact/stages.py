@@ -174,13 +174,14 @@ def _longest(run: Run) -> int:
 
 def card(run: Run) -> Done:
     """The picture of what was kept and of what was left out, as a page, as a hub's README and as plain figures."""
-    from didact.card import Made, card_html, card_json, card_markdown, facts
+    from didact.card import Made, card_html, card_json, card_markdown, facts, turn_of
 
     generated: dict[str, list[int]] = {}
     accounts: list[dict[str, Any]] = []
     if run.recipe.generate:
         for made in run.instances("generated.jsonl"):
-            generated.setdefault(made.origin.via.removeprefix("generate:"), []).append(made.origin.row)
+            turn = turn_of(made.origin.source, made.origin.row)
+            generated.setdefault(made.origin.via.removeprefix("generate:"), []).append(turn)
         accounts = json.loads((run.path / "generation.json").read_text("utf-8"))
     found = facts(
         Made(

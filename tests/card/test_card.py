@@ -162,10 +162,11 @@ def test_arcs_go_once_round_and_objects_stay_within_their_verb() -> None:
 
 
 def test_acceptance_cost_and_rejection_over_time_of_what_was_generated() -> None:
-    given = [n for n in range(60) if n < 30 or n % 3 == 0]
-    away = [n for n in range(60) if n not in given]
+    given = [n for n in range(1, 61) if n <= 30 or n % 3 == 0]
+    away = [n for n in range(1, 61) if n not in given]
+    via = "generate:alpaca"
     kept = [made(f"ask {n}", "a", source="g", row=n, via="generate:alpaca", teacher="t") for n in given[:20]]
-    lost = [dropped(made("q", "a", row=n, via="generate:alpaca"), "not new", "generate") for n in away]
+    lost = [dropped(made("q", "a", row=n, source=via, via=via), "not new", "generate") for n in away]
     account = {"strategy": "alpaca", "prompts": 9, "calls": 9, "tokens": 800, "money": 0.5, "failed": 0, "rejected": 1}
     (row,) = facts(Made("x", kept, 0, (), lost, [account], {"alpaca": given}))["generated"]
     assert (row["written"], row["accepted"], row["kept"]) == (60, 40, 20)
@@ -175,6 +176,8 @@ def test_acceptance_cost_and_rejection_over_time_of_what_was_generated() -> None
     assert all(0.4 <= share <= 0.8 for share in row["over_time"][6:])
     page = card_html(facts(Made("x", kept, 0, (), lost, [account], {"alpaca": given})))
     assert "rejected as it went on" in page
+    rows = [dropped(made("q", "a", row=n, via=via), "not new", "generate") for n in away]  # numbers of rows, no order
+    assert facts(Made("x", kept, 0, (), rows, [account], {"alpaca": given}))["generated"][0]["over_time"] == []
     (bare,) = facts(Made("x", kept, generated={"alpaca": given}))["generated"]  # without any account
     assert (bare["cost_per_kept"], bare["tokens_per_kept"], bare["over_time"]) == (0.0, None, [])
 

@@ -42,7 +42,7 @@ class Made:
     heldout: Sequence[Instance] = ()
     dropped: Sequence[Mapping[str, Any]] = ()
     accounts: Sequence[Mapping[str, Any]] = ()
-    generated: Mapping[str, Sequence[int]] = field(default_factory=dict)  # strategy: numbers of what it gave on
+    generated: Mapping[str, Sequence[int]] = field(default_factory=dict)  # strategy: turn_of each that it gave on
 
 
 def facts(made: Made) -> Fact:
@@ -290,7 +290,8 @@ def _generated(made: Made) -> list[Fact]:
     for record in made.dropped:
         via = str(record.get("origin", {}).get("via", ""))
         if record.get("stage") == "generate" and via.startswith("generate:"):
-            rejected[via.split(":", 1)[1]].append(int(record["origin"].get("row", 0)))
+            origin = record["origin"]
+            rejected[via.split(":", 1)[1]].append(turn_of(str(origin.get("source", "")), int(origin.get("row", 0))))
     accounts = {str(account.get("strategy", "")): account for account in made.accounts}
     rows = []
     for name in sorted({*made.generated, *accounts, *kept, *rejected}):
@@ -307,10 +308,15 @@ def _generated(made: Made) -> list[Fact]:
     return rows
 
 
+def turn_of(source: str, row: int) -> int:
+    """When something was written, counted from 1; 0 where its number is that of the row it was written for."""
+    return row if source.startswith("generate:") else 0
+
+
 def _over_time(given: Sequence[int], away: Sequence[int], bins: int = 12) -> list[float | None]:
     """Share that was rejected, in equal stretches of the order in which it was written; None for an empty stretch."""
     order = sorted([*((number, 0) for number in given), *((number, 1) for number in away)])
-    if len(order) < bins or not away:
+    if len(order) < bins or not away or order[0][0] < 1:
         return []
     cuts = [round(k * len(order) / bins) for k in range(bins + 1)]
     stretches = [[bad for _, bad in order[a:b]] for a, b in pairwise(cuts)]

@@ -136,7 +136,7 @@ def pin(core: int) -> list[str]:
 
 def many(quick: bool) -> list[Figure]:
     """Nothing lost, nothing asked twice, memory flat: prompts from an iterator, answers to the log and away."""
-    n, slots = (5_000, 200) if quick else (100_000, 200)
+    n, slots = (20_000, 200) if quick else (100_000, 200)
     with kit_server(0.0, slots):
         result = client("didact, cold", n, "--latency", "0", "--slots", str(slots), "--sample", str(n // 10))
         if "why" in result:

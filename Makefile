@@ -76,7 +76,10 @@ bench-%: $(READY)
 bench-peers:
 	@for file in $$(ls benchmarks/peers/*.txt 2>/dev/null); do name=$$(basename $$file .txt); \
 		test -e .venv-$$name/.ready && continue; echo "making .venv-$$name"; \
-		$(PYTHON) -m venv .venv-$$name && .venv-$$name/bin/python -m pip install -q -r $$file && touch .venv-$$name/.ready \
+		$(PYTHON) -m venv .venv-$$name && { ! grep -q ^torch== $$file \
+			|| .venv-$$name/bin/python -m pip install -q --no-deps "$$(grep ^torch== $$file)+cpu" 2>/dev/null || true; } \
+		&& .venv-$$name/bin/python -m pip install -q -r $$file \
+		&& .venv-$$name/bin/python -m pip uninstall -q -y torchvision torchaudio 2>/dev/null && touch .venv-$$name/.ready \
 		|| echo "$$name could not be installed; its figures will be null" >&2; \
 	done
 

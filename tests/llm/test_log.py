@@ -156,3 +156,26 @@ def test_what_is_left_of_a_long_torn_answer_does_not_stand_behind_a_short_one(wr
     with Log(written, told.append) as log:
         assert texts(log) == [*range(12), 20]
     assert len(told) == 1
+
+
+def test_it_is_let_go_only_when_no_flush_runs(written: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A flush runs in a thread of its own; while it does, the kernel keeps the lock of the file, closed or not."""
+    import threading
+    import time
+
+    real = os.fdatasync
+
+    def slow(handle: int) -> None:
+        time.sleep(0.3)
+        real(handle)
+
+    monkeypatch.setattr(os, "fdatasync", slow)
+    log = Log(written).__enter__()
+    thread = threading.Thread(target=log.sync)
+    thread.start()
+    time.sleep(0.1)
+    before = time.monotonic()
+    log.__exit__()
+    assert time.monotonic() - before > 0.1
+    thread.join()
+    log.sync()  # too late: nothing to flush, and no error

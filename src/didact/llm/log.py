@@ -10,6 +10,7 @@ import contextlib
 import fcntl
 import json
 import os
+import threading
 from array import array
 from collections.abc import Callable, Iterator
 from hashlib import blake2b
@@ -31,6 +32,7 @@ class Log:
         self.path, self.say = path, say
         self.requests, self.tokens, self.money = 0, 0, 0.0
         self._handle, self._end = -1, 0
+        self._flushing = threading.Lock()
         self._places = _Places()
 
     def __enter__(self) -> Log:
@@ -50,7 +52,9 @@ class Log:
         return self
 
     def __exit__(self, *_: object) -> None:
-        os.close(self._handle)
+        with self._flushing:  # a flush that still runs in its thread would hold the file, and with it the lock
+            os.close(self._handle)
+            self._handle = -1
 
     def _open(self) -> None:
         """Index what is whole, cut a torn tail, put damaged lines aside."""
@@ -141,7 +145,9 @@ class Log:
 
     def sync(self) -> None:
         """Everything added so far is on the disk when this returns."""
-        os.fdatasync(self._handle)
+        with self._flushing:
+            if self._handle >= 0:
+                os.fdatasync(self._handle)
 
     def __len__(self) -> int:
         return len(self._places)

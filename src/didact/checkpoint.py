@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from didact.disk import flush, room
+from didact.ranks import sharded_like
 
 if TYPE_CHECKING:
     import torch
@@ -89,7 +90,7 @@ def latest(folder: Path) -> Checkpoint | None:
 
 
 def tensors_of(trained: dict[str, torch.nn.Parameter], optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
-    """All that moves in a run: trained weights, optimiser state, random numbers."""
+    """All that moves in a run: trained weights, optimiser state, random numbers; sharded ones as they are."""
     import torch
 
     tensors: dict[str, torch.Tensor] = {f"weights/{name}": weight for name, weight in trained.items()}
@@ -108,13 +109,13 @@ def restore(trained: dict[str, torch.nn.Parameter], optimizer: torch.optim.Optim
 
     with torch.no_grad():
         for name, weight in trained.items():
-            weight.copy_(found.tensors[f"weights/{name}"])
+            weight.copy_(sharded_like(found.tensors[f"weights/{name}"], weight))
     for key, value in found.tensors.items():
         kind, _, rest = key.partition("/")
         if kind == "optimizer":
             name, _, entry = rest.rpartition("/")
             weight = trained[name]
-            optimizer.state[weight][entry] = value if entry == "step" else value.to(weight.device)
+            optimizer.state[weight][entry] = value if entry == "step" else sharded_like(value, weight)
     torch.set_rng_state(found.tensors["rng/cpu"])
     if "rng/cuda" in found.tensors and torch.cuda.is_available():
         torch.cuda.set_rng_state(found.tensors["rng/cuda"])

@@ -148,9 +148,16 @@ def certify(target: Target, out: Out = None, sets: Overrides = None) -> None:
 
 
 @app.command()
-def tune(target: Target, out: Out = None, sets: Overrides = None, certified: Certified = False) -> None:
+def tune(
+    target: Target,
+    out: Out = None,
+    sets: Overrides = None,
+    certified: Certified = False,
+    nproc: Annotated[int, typer.Option("--nproc", min=1, help="Processes that share the model (FSDP2).")] = 1,
+    nodes: Annotated[int, typer.Option("--nodes", min=1, help="Machines: prepare, and print what to start.")] = 1,
+) -> None:
     """Up to here, then train the model on the answers."""
-    _upto("tune", target, out, sets, certified)
+    _upto("tune", target, out, sets, certified, (nproc, nodes))
 
 
 @app.command()
@@ -257,8 +264,16 @@ def starter_effect(
 app.add_typer(starter_app, name="starter")
 
 
-def _upto(stage: str, target: Path, out: Path | None, sets: list[str] | None, certified: bool = False) -> Run:
+def _upto(
+    stage: str,
+    target: Path,
+    out: Path | None,
+    sets: list[str] | None,
+    certified: bool = False,
+    processes: tuple[int, int] = (1, 1),
+) -> Run:
     run = _open(target, out, sets)
+    run.ranks, run.nodes = processes
     with run:
         if certified:
             from didact.certificate import require

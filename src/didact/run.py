@@ -43,6 +43,7 @@ class Run:
         self.stop = 0  # the signal that asked us to stop, if one did
         self.patient = False  # the work at hand looks at `stop` by itself
         self.anew = False  # a changed recipe may take over generation that was stopped midway
+        self.ranks, self.nodes = 1, 1  # processes that tune, on each of so many machines
         self.journal: dict[str, Any] = {}
         self._handlers: dict[int, Any] = {}
         self.loaded: Loaded | None = None

@@ -13,9 +13,10 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from didact.errors import UsageError
+from didact.errors import Interrupted, UsageError
 from didact.folder import Folder, read_lines, sha256
 from didact.folder import json_line as _line
 from didact.instance import Drop, Instance, digest
@@ -236,23 +237,59 @@ def tune(run: Run) -> Done:
         update(step.step, step.steps, f"loss {step.loss:.3f}  {step.tokens_per_second:,.0f} tokens/s")
 
     with run.patience(), run.console.progress("tune") as update, closing(metrics):
-        result = train(
-            loaded,
-            run.recipe.method,
-            fitted.rows,
-            settings,
-            folder=run.path / "checkpoints",
-            report=report,
-            stop=lambda: bool(run.stop),
-            note=lambda text: run.console.stage("", text),
-        )
-    run.journal["precision"] = result.precision
-    staged = run.folder.staging / "tuned"
-    save(loaded, run.recipe.method, staged)
+        if run.ranks > 1 or run.nodes > 1:
+            staged, told = _in_ranks(run, fitted.rows, report)
+        else:
+            result = train(
+                loaded,
+                run.recipe.method,
+                fitted.rows,
+                settings,
+                folder=run.path / "checkpoints",
+                report=report,
+                stop=lambda: bool(run.stop),
+                note=lambda text: run.console.stage("", text),
+            )
+            staged, told = run.folder.staging / "tuned", asdict(result)
+            save(loaded, run.recipe.method, staged)
+    run.journal["precision"] = told["precision"]
     run.folder.move(staged, "tuned")
+    run.folder.remove("parallel")
     run.loaded = None  # it is tuned now, and no base any more
-    run.console.stage("", f"loss {result.loss:.3f}, {result.examples_per_second:,.0f} instances a second")
-    return {"steps": result.steps, "weights trained": result.trainable}, ("tuned", "metrics.jsonl")
+    run.console.stage("", f"loss {told['loss']:.3f}, {told['examples_per_second']:,.0f} instances a second")
+    return {"steps": told["steps"], "weights trained": told["trainable"]}, ("tuned", "metrics.jsonl")
+
+
+def _in_ranks(run: Run, data: Sequence[Tokens], report: Callable[[Step], None]) -> tuple[Path, dict[str, Any]]:
+    """Tune in several processes; gives the folder of the saved model and what they said of it."""
+    from didact import parallel
+    from didact.tune import Step
+
+    place = run.path / "parallel"
+    job = {
+        "id": digest(run.inputs("tune")),
+        "model": str(run.model_name()),
+        "recipe": run.recipe.model_dump(mode="json"),
+        "checkpoints": str((run.path / "checkpoints").resolve()),
+    }
+    run.loaded = None  # the ranks load their own
+    parallel.prepare(place, job, data)
+
+    def tell(said: dict[str, Any]) -> None:
+        if "note" in said:
+            run.console.stage("", said["note"])
+        elif "step" in said:
+            report(Step(**said["step"]))
+
+    if parallel.finished(place, job) is None:
+        line = parallel.torchrun(place, run.ranks, max(run.nodes, 2))
+        run.console.stage("", f"many machines that share this folder: {line}")
+        if run.nodes > 1:
+            raise Interrupted("the rows are prepared: start that on each machine, then repeat this command", 0)
+        parallel.train(place, run.ranks, tell, stop=lambda: bool(run.stop))
+    told = parallel.finished(place, job)
+    assert told is not None, "ranks that end well say so"
+    return place / parallel.TUNED, told
 
 
 def audit(run: Run) -> Done:

@@ -23,6 +23,7 @@ from didact.forward import Forward, Precision, measure, settle
 from didact.instance import digest
 from didact.methods import METHODS
 from didact.pack import best_fit, by_length, heaviest, step_rows, steps_per_epoch
+from didact.ranks import ALONE, Ranks, gathered
 from didact.render import Tokens
 
 if TYPE_CHECKING:
@@ -103,6 +104,7 @@ def tune(
     stop: Callable[[], bool] = lambda: False,
     note: Callable[[str], None] = lambda text: None,
     resumed: Callable[[int], None] = lambda step: None,
+    ranks: Ranks = ALONE,
 ) -> Result:
     """Train `loaded.model` in place with a method's config on rendered rows.
 
@@ -116,7 +118,7 @@ def tune(
         notes.append(text)
         note(text)
 
-    run = _prepare(loaded, method, data, config, folder, say)
+    run = _prepare(loaded, method, data, config, folder, say, ranks)
     resumed(run.first)
     loss, examples, saved, looped = run.loss, 0, time.monotonic(), time.perf_counter()
     loaded.model.train()
@@ -132,10 +134,13 @@ def tune(
                 say(f"compiled: the first step took {now - tick:.0f} s")
             speed = sum(run.lengths[row] for row in rows) / (now - tick)
             report(Step(step + 1, run.steps, loss, rate, supervised, speed, norm, now - began))
-            asked, last = stop(), step + 1 == run.steps
-            if run.place is not None and (asked or last or time.monotonic() - saved >= config.checkpoint_minutes * 60):
+            asked, last = ranks.any(stop()), step + 1 == run.steps
+            due = asked or last or ranks.any(time.monotonic() - saved >= config.checkpoint_minutes * 60)
+            if run.place is not None and due:
                 state = {"precision": run.precision, "max_tokens": run.max_tokens, "loss": loss}
-                checkpoint.write(run.place, step + 1, checkpoint.tensors_of(run.trained, run.optimizer), state)
+                tensors = ranks.whole(checkpoint.tensors_of(run.trained, run.optimizer))
+                if ranks.first:
+                    checkpoint.write(run.place, step + 1, tensors, state)
                 saved = time.monotonic()
             if asked and not last:
                 raise Interrupted(f"stopped after step {step + 1} of {run.steps}; the same command goes on from there")
@@ -178,6 +183,7 @@ class _Run:
     loss: float
     place: Path | None
     compile: bool
+    ranks: Ranks
     say: Callable[[str], None]
     too_large: Callable[[int], UsageError]
 
@@ -189,6 +195,7 @@ def _prepare(
     config: TuneConfig,
     folder: Path | None,
     say: Callable[[str], None],
+    ranks: Ranks,
 ) -> _Run:
     """Attach the method, find the newest checkpoint, prove and measure the forward pass, restore."""
     import torch
@@ -200,6 +207,9 @@ def _prepare(
     row.attach(loaded.model, method)
     if config.activation_checkpointing:
         _checkpointing(loaded.model, "enable", {"use_reentrant": False})
+    wide = ranks.count > 1 and loaded.device.type == "cuda" and config.precision == "auto"
+    precision: Precision = "bf16" if wide or config.precision == "bf16" else "fp32"
+    forward = ranks.shard(loaded.model, settle(loaded, data, config.packing, say), precision == "bf16")
     trained = {name: weight for name, weight in loaded.model.named_parameters() if weight.requires_grad}
     peak = config.learning_rate if config.learning_rate is not None else row.rate(parameters)
     optimizer = (row.optimizer or _adamw)(trained, peak, config, loaded.device)
@@ -212,8 +222,8 @@ def _prepare(
     run = _Run(
         trained=trained,
         optimizer=optimizer,
-        forward=settle(loaded, data, config.packing, say),
-        precision="bf16" if config.precision == "bf16" else "fp32",
+        forward=forward,
+        precision=precision,
         lengths=lengths,
         heaviest=heaviest(lengths, config.batch_size, config.seed),
         max_tokens=config.max_tokens,
@@ -223,7 +233,8 @@ def _prepare(
         first=0,
         loss=math.nan,
         place=place,
-        compile=config.compile,
+        compile=config.compile and ranks.count == 1,
+        ranks=ranks,
         say=say,
         too_large=lambda longest: _too_large(loaded, method, config, longest),
     )
@@ -233,7 +244,7 @@ def _prepare(
         run.first, run.loss, run.max_tokens = found.step, float(found.state["loss"]), found.state["max_tokens"]
         run.precision = found.state["precision"]
         say(f"goes on after step {run.first} of {run.steps}, in {run.precision}")
-    elif config.precision == "auto":
+    elif config.precision == "auto" and ranks.count == 1:
         run.precision, text = measure(loaded, run.forward, data, list(trained.values()))
         say(text)
     torch.manual_seed(config.seed)  # the proofs and measurements leave no trace in the state
@@ -256,7 +267,7 @@ def _computing(run: _Run, loaded: Loaded) -> Iterator[Callable[[], None]]:
     from didact.precision import bf16
 
     with run.forward.on(loaded), ExitStack() as stack:
-        refresh = stack.enter_context(bf16(loaded.model)) if run.precision == "bf16" else lambda: None
+        refresh = stack.enter_context(bf16(loaded.model)) if run.precision == "bf16" and run.ranks.count == 1 else lambda: None
         if run.compile:
             stack.enter_context(compiled(loaded.model))
         yield refresh
@@ -287,14 +298,13 @@ def _backward(run: _Run, loaded: Loaded, data: Sequence[Tokens], step: int, rows
     cut = best_fit if run.forward.packed else by_length
     while True:
         try:
-            return sum(
-                _one_backward(run, loaded, data, step, together, weight)
-                for together in cut(rows, run.lengths, run.max_tokens)
-            )
+            shares = run.ranks.share(rows, run.lengths, lambda some: cut(some, run.lengths, run.max_tokens))
+            loss = sum(_one_backward(run, loaded, data, step, some, weight, factor) for some, factor in shares)
+            return run.ranks.total(loss) / run.ranks.count
         except (RuntimeError, MemoryError) as error:
             if not memory.exhausted(error):
                 raise
-            if run.max_tokens <= longest:
+            if run.max_tokens <= longest or run.ranks.count > 1:  # the other ranks wait for a micro-batch of theirs
                 raise run.too_large(longest) from error
         run.optimizer.zero_grad(set_to_none=True)
         run.max_tokens = max(longest, min(run.max_tokens, sum(run.lengths[row] for row in rows)) // 2)
@@ -302,10 +312,10 @@ def _backward(run: _Run, loaded: Loaded, data: Sequence[Tokens], step: int, rows
 
 
 def _one_backward(
-    run: _Run, loaded: Loaded, data: Sequence[Tokens], step: int, rows: Sequence[int], weight: float
+    run: _Run, loaded: Loaded, data: Sequence[Tokens], step: int, rows: Sequence[int], weight: float, factor: float
 ) -> float:
     one = run.forward.batch(loaded, data, rows)
-    part = run.forward.loss(loaded, replace(one, weights_N=one.weights_N / weight))
+    part = run.forward.loss(loaded, replace(one, weights_N=one.weights_N / weight * factor))
     value = float(part.detach())
     if not math.isfinite(value):
         raise _not_finite("loss", step, data, rows)
@@ -401,7 +411,7 @@ def _gradient_norm(weights: Any, clip: float) -> float:
 
     gradients = [weight.grad for weight in weights if weight.grad is not None]
     norm = torch.nn.utils.get_total_norm(gradients)
-    value = float(norm)
+    value = float(gathered(norm))
     if clip and math.isfinite(value) and value > clip:
         torch._foreach_mul_(gradients, clip / (value + 1e-6))
     return value

@@ -267,7 +267,11 @@ def _computing(run: _Run, loaded: Loaded) -> Iterator[Callable[[], None]]:
     from didact.precision import bf16
 
     with run.forward.on(loaded), ExitStack() as stack:
-        refresh = stack.enter_context(bf16(loaded.model)) if run.precision == "bf16" and run.ranks.count == 1 else lambda: None
+        refresh = (
+            stack.enter_context(bf16(loaded.model))
+            if run.precision == "bf16" and run.ranks.count == 1
+            else lambda: None
+        )
         if run.compile:
             stack.enter_context(compiled(loaded.model))
         yield refresh

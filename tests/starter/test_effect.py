@@ -33,7 +33,7 @@ def test_a_stopped_effect_goes_on_and_repeats_nothing(tmp_path: Path, monkeypatc
         ran.append((arm, seed, rate))
         assert {item.origin.cluster for item in data.train}.isdisjoint(HOLD[0])
         good = {"full": "1" * 9 + "0", "shuffled": "10" * 5}.get(arm, "0" * 10)
-        row = {"operation": "pick:pick", "n": 10, "chance": 0.2, "exact": 0.9 if rate == 2e-3 else 0.5, "valid": 1.0}
+        row = {"operation": "pick:pick", "n": 10, "chance": 0.2, "exact": 0.9 if rate == 1e-3 else 0.5, "valid": 1.0}
         more = {"ranked": 0.9, "rate": rate, "marks_exact": good, "marks_ranked": good, "exact_if_valid": 0.9}
         return [{"level": level, **row, **more} for level in ("heldout_template", "heldout_cluster")]
 
@@ -51,7 +51,7 @@ def test_a_stopped_effect_goes_on_and_repeats_nothing(tmp_path: Path, monkeypatc
     rows = run()
     assert [arm for arm, _, _ in first] == ["full", "full", "untuned", "full"]  # two rates, then the arms
     assert [arm for arm, _, _ in ran] == ["shuffled", "full"]  # the last one is the curve's
-    assert {rate for arm, _, rate in ran if arm == "full"} == {2e-3}  # the better one
+    assert {rate for arm, _, rate in ran if arm == "full"} == {1e-3}  # the better one
     lines = (tmp_path / "rows.jsonl").read_text().splitlines()
     assert [json.loads(line) for line in lines] == rows
     run()

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 Row = dict[str, Any]
 ROTATIONS: tuple[tuple[str, ...], ...] = (("pick", "order", "facts"), ("lookup", "extract", "kind"))
 ARMS = ("untuned", "full", "shuffled", "simplified", "random", "lora", "bitfit")
-RATES: Mapping[str, tuple[float, ...]] = {"full": (1e-3, 2e-3), "lora": (5e-3, 1e-2), "bitfit": (1e-2, 3e-2)}
+RATES: Mapping[str, tuple[float, ...]] = {"full": (3e-4, 1e-3), "lora": (2e-3, 5e-3), "bitfit": (1e-2, 3e-2)}
 CURVE = (2, 4, 8, 12)
 DEV = 1000  # the seed of the data that rates are chosen on
 

@@ -76,6 +76,10 @@ LAST = {
     "listed": 0.14, "odd": 0.05, "known": 0.05, "labels": 0.04, "review": 0.01, "feelings": 0.01, "news": 0.02,
 }  # fmt: skip
 REPLAYED = ("things", "things", "things", "alike", "alike", "asked", *SECOND)
+END = {
+    **LAST, "checks": 0.19, "alike": 0.09, "listed": 0.11, "odd": 0.05, "twins": 0.03, "known": 0.04, "labels": 0.03,
+}  # fmt: skip
+ENDING = ("things", "things", "things", "alike", "claim", "claim", "asked", *SECOND)
 SCHEDULE = (
     Phase("drills", 700, (2e-3, 2e-3), 1.0, 0.0, tokens=1536),
     Phase("dense", 2800, (2e-3, 1.79e-3), 0.12, 0.02, EARLY, DENSE, tokens=2048),
@@ -85,7 +89,8 @@ SCHEDULE = (
     Phase("mixed", 1000, (1.45e-3, 1.45e-3 - 5e-4 / 3), 0.14, 0.02, MIXED, EVEN, ALL, 0.4, tokens=3072),
     Phase("truth", 1000, (1.28e-3, 1.25e-3), 0.2, 0.02, TRUTH, FIRSTLY, ASKED, 0.4, tokens=3072),
     Phase("after", 800, (1.25e-3, 1.25e-3), 0.17, 0.02, AFTER, AFTERWARDS, ALIKE, 0.4, tokens=3072),
-    Phase("settle", 4400, (1.2e-3, 1e-5), 0.12, 0.02, LAST, EVEN, REPLAYED, 0.4, tokens=3072),
+    Phase("settle", 1700, (1.2e-3, 1.2e-3 - 1.19e-3 * 17 / 44), 0.12, 0.02, LAST, EVEN, REPLAYED, 0.4, tokens=3072),
+    Phase("end", 2700, (7.4e-4, 1e-5), 0.12, 0.02, END, EVEN, ENDING, 0.4, tokens=3072),
 )
 
 

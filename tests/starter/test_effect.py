@@ -14,7 +14,8 @@ from didact.starter import effect as module
 from didact.starter.effect import Log, effect, weights_digest
 from didact.starter.effect_table import SKILL, passed, table
 from didact.starter.gates import GATES, WATCHED
-from didact.starter.tasks import specs
+from didact.starter.levels import data_of, phrasing, unseen_phrasing
+from didact.starter.tasks import specs, tasks
 
 HOLD = (("pick", "order"),)
 
@@ -77,3 +78,18 @@ def test_the_gap_is_paired_and_only_operations_that_passed_count(tmp_path: Path)
     assert "+0.50 [+0.3" in line
     assert "| odd |" not in text
     assert "clear of 0 in 1 of them: pick." in text
+
+
+@pytest.mark.parametrize(("seed", "number"), [(0, 5), (1, 4), (4, 1), (5, 5)])
+def test_each_seed_keeps_another_phrasing_for_the_test(seed: int, number: int) -> None:
+    data = data_of(
+        tasks(6, seed, only=["lookup/drink/*", "lookup/dish/*", "odd"]),
+        ("odd",),
+        seed,
+        100,
+        unseen=unseen_phrasing(seed),
+    )
+    assert {phrasing(item.tags["template"], number) for item in data.train} == {False}
+    by_level = {item.tags["level"]: phrasing(item.tags["template"], number) for item in data.heldout}
+    assert by_level["heldout_template"]
+    assert not by_level["heldout_cluster"]

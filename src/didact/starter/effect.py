@@ -14,7 +14,7 @@ from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any
 
-from didact.starter.levels import Data, data_of, shuffled, simplified
+from didact.starter.levels import Data, data_of, shuffled, simplified, unseen_phrasing
 from didact.starter.tasks import specs, tasks
 
 if TYPE_CHECKING:
@@ -55,7 +55,11 @@ def effect(
         for rotation in rotations:
             name = "+".join(rotation)
             todo = [arm for arm in arms if not log.has("arm", arm, name, seed) and not (arm == "untuned" and seed)]
-            plain = data_of(tasks(40, seed), rotation, seed, examples) if set(todo) - {"simplified"} else None
+            plain = (
+                data_of(tasks(40, seed), rotation, seed, examples, unseen=unseen_phrasing(seed))
+                if set(todo) - {"simplified"}
+                else None
+            )
             for arm in todo:
                 data = plain if arm != "simplified" else data_of(simplified(tasks(40, seed)), rotation, seed, examples)
                 assert data is not None
@@ -126,7 +130,8 @@ def few_clusters(rotation: Sequence[str], n: int, examples: int, seed: int) -> D
     """The same number of examples from `n` training clusters, judged on the rotation's clusters only."""
     made = tasks(120, seed)
     rest = [name for name in dict.fromkeys(task.cluster for task in made) if name not in rotation]
-    data = data_of(made, rotation, seed, examples, Random(f"curve {seed}").sample(rest, len(rest))[:n])
+    some = Random(f"curve {seed}").sample(rest, len(rest))[:n]
+    data = data_of(made, rotation, seed, examples, some, unseen_phrasing(seed))
     return Data(data.train, [item for item in data.heldout if item.tags["level"] == "heldout_cluster"])
 
 

@@ -32,7 +32,7 @@ NEAR: Mapping[str, tuple[str, ...]] = {
     ),
     "operation": ("compare/kinds/*", "check/list/*"),
 }  # fmt: skip
-HELDOUT_PHRASING = 5  # the fifth phrasing of every operation is only tested on
+PHRASINGS = 5  # of every operation; one of them is only tested on
 ITEMS = 60  # judged per level and operation
 
 
@@ -51,9 +51,17 @@ def instructions(n: int, seed: int) -> list[Instance]:
 
 
 def data_of(
-    made: Sequence[Task], rotation: Sequence[str], seed: int, examples: int, clusters: Iterable[str] = ()
+    made: Sequence[Task],
+    rotation: Sequence[str],
+    seed: int,
+    examples: int,
+    clusters: Iterable[str] = (),
+    unseen: int = PHRASINGS,
 ) -> Data:
-    """Training and held-out instances of a rotation; `clusters` limits what is trained on."""
+    """Training and held-out instances of a rotation.
+
+    clusters: only these are trained on. unseen: the number of the phrasing that is only tested on.
+    """
     from didact.build import BuildConfig, build
 
     near = [glob for globs in NEAR.values() for glob in globs]
@@ -61,7 +69,9 @@ def data_of(
 
     def part(new: bool) -> list[Task]:
         return [
-            task if told else replace(task, templates=tuple(t for t in task.templates if phrasing(t.name, new)))
+            task
+            if told
+            else replace(task, templates=tuple(t for t in task.templates if phrasing(t.name, unseen) == new))
             for task in made
         ]
 
@@ -69,13 +79,12 @@ def data_of(
     config = BuildConfig(
         heldout_clusters=list(rotation), heldout_tasks=globs, heldout_templates=0, heldout_per_task=30, seed=seed
     )
-    seen = list(build(part(False), config, lambda drop: None))
-    unseen = list(build(part(True), config, lambda drop: None))
+    seen, strange = (list(build(part(new), config, lambda drop: None)) for new in (False, True))
     wanted = set(clusters)
     learn = [i for i in seen if i.tags["split"] == "train" and (not wanted or i.origin.cluster in wanted)]
     held = [i for i in seen if i.tags["split"] == "heldout"]
     if not told:
-        held += [i.tagged(level="heldout_template") for i in unseen if i.tags.get("level") == "seen_template"]
+        held += [i.tagged(level="heldout_template") for i in strange if i.tags.get("level") == "seen_template"]
     return Data(spread(learn, examples), judged([i.tagged(level=level_of(i)) for i in held]))
 
 
@@ -88,9 +97,14 @@ def judged(held: Sequence[Instance]) -> list[Instance]:
     return [item for cell in cells.values() for item in spread(cell, ITEMS)]
 
 
-def phrasing(name: str, new: bool) -> bool:
-    """Whether a template (`operation-PHRASINGlayout`) belongs to the held-out phrasing."""
-    return (name.rsplit("-", 1)[1][:-1] == str(HELDOUT_PHRASING)) == new
+def phrasing(name: str, number: int) -> bool:
+    """Whether a template (`operation-PHRASINGlayout`) belongs to a phrasing."""
+    return name.rsplit("-", 1)[1][:-1] == str(number)
+
+
+def unseen_phrasing(seed: int) -> int:
+    """The phrasing that a seed does not train on: the last one, then the one before, and so on."""
+    return PHRASINGS - seed % PHRASINGS
 
 
 def level_of(instance: Instance) -> str:

@@ -216,7 +216,7 @@ def starter_make(
     steps: Annotated[int | None, typer.Option(help="Stop after so many steps.", show_default="all")] = None,
     compiled: Annotated[bool, typer.Option(help="Compile it first, a third faster (needs a C++ compiler).")] = False,
 ) -> None:
-    """Make the starter's base model anew: its corpus, its tokenizer, its weights (hours on two cores)."""
+    """Make the starter's base model anew: its corpus, its tokenizer, its weights (an hour and a half on one core)."""
     from didact.starter.make import make
 
     made = make(folder, seed, steps=steps, report=_console().say, compiled=compiled)

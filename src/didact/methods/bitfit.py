@@ -32,5 +32,5 @@ def attach(model: PreTrainedModel, config: BitfitConfig) -> list[int]:
 
 
 def rate(parameters: int) -> float:
-    """Ten times the rate of full fine-tuning."""
-    return 10 * full.rate(parameters)
+    """Thirty times the rate of full fine-tuning."""
+    return 30 * full.rate(parameters)

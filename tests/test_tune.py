@@ -425,7 +425,7 @@ def test_activations_computed_again_change_nothing(tiny_llama: Path, monkeypatch
         calls.clear()
         tune(loaded, FullConfig(), rendered(loaded), EXACT.model_copy(update={"activation_checkpointing": again}))
         found.append((weights(loaded), len(calls)))
-    assert found[1][1] > 1.5 * found[0][1]
+    assert found[1][1] - found[0][1] == 8  # in each of 8 steps the first of two layers again; the last is still there
     assert all(torch.equal(weight, found[1][0][name]) for name, weight in found[0][0].items())
 
 

@@ -15,14 +15,16 @@ import torch
 PROJECTIONS = ("o_proj", "out_proj", "c_proj", "dense", "wo")
 
 
+def last(model: torch.nn.Module) -> torch.nn.Module | None:
+    """The last layer, if the model keeps its layers in a list."""
+    stacks = [m for m in model.modules() if isinstance(m, torch.nn.ModuleList) and len(m)]
+    return max(stacks, key=len)[-1] if stacks else None
+
+
 def parts(model: torch.nn.Module) -> list[torch.nn.Module]:
     """What can be left out elsewhere: modules of the last layer that read and write one position at a time."""
-    stacks = [m for m in model.modules() if isinstance(m, torch.nn.ModuleList) and len(m)]
-    if not stacks:
-        return []
-    last = max(stacks, key=len)[-1]
-    found = []
-    for name, child in last.named_children():
+    layer, found = last(model), list[torch.nn.Module]()
+    for name, child in layer.named_children() if layer is not None else ():
         if "attn" in name or "attention" in name:
             found += [module for inner, module in child.named_children() if inner in PROJECTIONS]
         elif any(part in name for part in ("mlp", "feed_forward", "ffn")) and any(

@@ -254,10 +254,18 @@ def _prepare(
 
 
 def _checkpointing(model: Any, what: Literal["enable", "disable"], *settings: Any) -> None:
-    """Later versions of transformers have another name for it."""
+    """Later versions of transformers have another name for it.
+
+    The last layer keeps its activations: the backward begins there, so that computing them again would save nothing.
+    """
+    from didact import tail
+
     names = (f"activation_checkpointing_{what}", f"gradient_checkpointing_{what}")
     switch = next(getattr(model, name) for name in names if hasattr(model, name))
     switch(*settings)
+    last = tail.last(model)
+    if getattr(last, "gradient_checkpointing", False):
+        last.gradient_checkpointing = False  # type: ignore[union-attr]
 
 
 @contextmanager

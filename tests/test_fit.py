@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import io
 import json
+import re
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from test_chat_templates import TOOLS, tokenizer
 
+from didact.console import Console
 from didact.errors import UsageError
 from didact.fit import TOO_LONG, fit, unrolled, whole
 from didact.instance import Instance, Message, Origin, Part
 from didact.render import Renderer
+from didact.show import show_tokens
 
 
 def row(*turns: str, system: str = "", number: int = 1, **tags: str) -> Instance:
@@ -113,6 +118,16 @@ def test_a_template_that_strips_thinking_gets_one_row_per_answer() -> None:
     ]
     longest = whole(row("a", "<think>\nx\n</think>\n\nb", "c", "d"), renderer)
     assert [renderer.tokenizer.decode(longest.ids[slice(*turn)])[-11:] for turn in longest.turns] == ["d<|im_end|>"]
+
+
+def test_show_prints_the_rows_that_training_sees() -> None:
+    run, console = SimpleNamespace(renderer=lambda: Renderer(tokenizer("qwen3"))), Console()
+    console.rich.file = told = io.StringIO()
+    thinks = "<think>\nx\n</think>\n\nb"
+    show_tokens(console, run, row("a", thinks, "c", "d"))  # type: ignore[arg-type]
+    text = told.getvalue()
+    assert "rewrites earlier turns, so 2 answers are rows of their own" in text
+    assert len(re.findall(r"\d+ tokens, \d+ of them learnt", text)) == 2
 
 
 def test_a_call_keeps_its_place_when_messages_before_it_go() -> None:

@@ -293,6 +293,16 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
         open_run(tmp_path, None, [], quiet())
 
 
+def test_overrides_of_a_run_reach_what_they_name_or_are_refused(recipe: Path, tmp_path: Path) -> None:
+    complete(recipe, tmp_path / "a", "build.preset=flan2021", "tune.seed=4", last="build")
+    changed = open_run(tmp_path / "a", None, ["seed=9", "build.options.share=0.25"], quiet()).recipe
+    assert (changed.seed, changed.build.seed, changed.tune.seed) == (9, 9, 4)
+    assert (changed.build.options.share, changed.build.max_per_task) == (0.25, 30000)
+    assert open_run(tmp_path / "a", None, ["seed=9", "build.seed=3"], quiet()).recipe.build.seed == 3
+    with pytest.raises(UsageError, match=r"^--set:build.preset: .* leaves nothing open - give the recipe"):
+        open_run(tmp_path / "a", None, ["build.preset=t0"], quiet())
+
+
 def killed_at(where: str, recipe: Path, folder: Path) -> None:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", KILLED, where, "run", str(recipe), "--out", str(folder)]

@@ -14,8 +14,8 @@ from didact.audit.measure import is_long
 from didact.build import BuildConfig, build
 from didact.errors import UsageError
 from didact.formats import from_instances, to_instances
-from didact.formats.super_ni import encode, head_of, metric
-from didact.instance import Drop, Instance
+from didact.formats.super_ni import encode, head_of, metric, read_super_ni
+from didact.instance import Drop, Instance, Origin
 from didact.sources import SuperNISource, Task, open_source
 from didact.superni import open_tasks
 
@@ -268,3 +268,17 @@ def test_the_split_of_the_real_tasks() -> None:
     assert len(held) == 12
     assert Counter(drop.reason for drop in drops) == {"shares a source dataset with a test task": 4}
     assert len({i.origin.task for i in instances}) == 153 - 4
+
+
+def test_an_input_too_long_by_itself_is_cut_before_the_cue_and_says_so(tmp_path: Path) -> None:
+    rows = [{"input": text, "output": ["x"]} for text in ("é" * 3000, "short", "ab " * 40)]
+    (tmp_path / "t.json").write_text(json.dumps(task(Instances=rows)))
+    config = SuperNISource(path="t.json", max_length=100)
+    (opened,) = open_tasks(config, tmp_path, lambda drop: None)
+    found = list(build([opened], BuildConfig(heldout_rows=0), lambda drop: None))
+    prompts = {row.origin.row: row.messages[0].text for row in found}
+    assert all(len(text.encode()) <= 400 and text.endswith("\nOutput: ") for text in prompts.values())
+    assert len(prompts[1].encode()) >= 390
+    assert {row.origin.row: row.tags.get("cut", "") for row in found} == {1: "input", 2: "", 3: ""}
+    (whole,) = read_super_ni(task(Instances=rows[:1]), Origin("t", 1))
+    assert "é" * 3000 in whole.messages[0].text, "converting a file loses nothing"

@@ -82,7 +82,7 @@ def _rendered(instances: Sequence[Instance], renderer: Renderer) -> tuple[list[I
     try:
         tokens = renderer.render_all(rows)
     except RewritesHistory:
-        rows = [row for instance in instances for row in _appending(instance, renderer)]
+        rows = [row for instance in instances for row in appending(instance, renderer)]
         tokens = renderer.render_all(rows)
         notes.append(
             f"the chat template rewrites earlier turns, so each answer is its own row: {len(instances):,} "
@@ -92,7 +92,8 @@ def _rendered(instances: Sequence[Instance], renderer: Renderer) -> tuple[list[I
     return rows, tokens, notes
 
 
-def _appending(instance: Instance, renderer: Renderer) -> list[Instance]:
+def appending(instance: Instance, renderer: Renderer) -> list[Instance]:
+    """The rows of an instance: itself, or one for each answer where the chat template rewrites earlier turns."""
     if sum(message.role == "assistant" for message in instance.messages) < 2:
         return [instance]
     try:

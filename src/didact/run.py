@@ -274,8 +274,24 @@ def open_run(target: Path, out: Path | None, overrides: Sequence[str], console: 
         raise UsageError(
             "not the folder of a run: it has no recipe.json", "give a recipe, or a run's folder", file=target
         )
-    recipe, _ = load_recipe(written, overrides)  # JSON is YAML
+    recipe, _ = load_recipe(written, _reaching(written, overrides))  # JSON is YAML
     home = read_journal(target).get("home", str(target))
     as_written = target / "recipe.yaml"
     text = (as_written if as_written.exists() else written).read_text("utf-8")
     return Run(target, recipe, text, Path(home), console)
+
+
+def _reaching(written: Path, overrides: Sequence[str]) -> list[str]:
+    """Overrides of a run whose recipe leaves nothing open: `seed` reaches what followed it, and a preset is refused."""
+    found = list(overrides)
+    for override in overrides:
+        name, _, value = override.partition("=")
+        if name.strip() == "build.preset":
+            problem = "a preset fills in what a recipe leaves open, and that of a run leaves nothing open"
+            fix = f"give the recipe: didact build recipe.yaml --set {override} --out FOLDER"
+            raise UsageError(problem, fix, file="--set", field="build.preset")
+        if name.strip() == "seed":
+            before, _ = load_recipe(written)
+            sections = {"build": before.build.seed, "tune": before.tune.seed}
+            found = [f"{key}.seed={value}" for key, seed in sections.items() if seed == before.seed] + found
+    return found

@@ -17,6 +17,7 @@ from didact.lineage import fate, find, lineage
 if TYPE_CHECKING:
     from rich.text import Text
 
+    from didact.render import Renderer
     from didact.run import Run
     from didact.sources import Row, Task
 
@@ -132,11 +133,22 @@ def show_id(run: Run, wanted: str) -> None:
 
 def show_tokens(console: Console, run: Run, instance: Instance) -> None:
     """The tokens as training sees them, from the renderer that training uses; refuses what training would refuse."""
-    from rich.text import Text
+    from didact.fit import appending
 
     renderer = run.renderer()
-    tokens = renderer.render(instance)
-    renderer.check(instance, tokens)
+    rows = appending(instance, renderer)
+    if len(rows) > 1:
+        console.say(f"\nthe chat template rewrites earlier turns, so {len(rows)} answers are rows of their own", "bold")
+    for row in rows:
+        _show_row_tokens(console, renderer, row)
+    console.say(f"  {LEGEND}", "aside")
+
+
+def _show_row_tokens(console: Console, renderer: Renderer, row: Instance) -> None:
+    from rich.text import Text
+
+    tokens = renderer.render(row)
+    renderer.check(row, tokens)
     line = Text("  ")
     for shown in renderer.shown(tokens):
         kind = "stop" if shown.stop and shown.weight else "answer" if shown.weight else "context"
@@ -145,4 +157,3 @@ def show_tokens(console: Console, run: Run, instance: Instance) -> None:
         line.append(f"·{shown.id} ", style="aside")
     console.say(f"\n{len(tokens.ids)} tokens, {tokens.supervised} of them learnt", "bold")
     console.rich.print(line)
-    console.say(f"  {LEGEND}", "aside")

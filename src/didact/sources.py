@@ -221,7 +221,9 @@ class SuperNISource(BaseModel):
         "examples); negative (and two that are wrong); explanations (positive ones explained); mixed (drawn for each)",
     )
     max_length: int = Field(
-        1024, ge=1, description="examples are added only while the prompt has at most about so many tokens"
+        1024,
+        ge=1,
+        description="tokens of a prompt, about: examples that do not fit stay out, then the input is cut at its end",
     )
     instances_per_task: int | None = Field(None, ge=1, description="at most this many instances of each task")
     split: Literal["none", "official"] = Field(

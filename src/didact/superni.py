@@ -83,7 +83,7 @@ def _place(head: Head, tests: set[str], tested: set[str]) -> tuple[str, str]:
 def _task(file: Path, head: Head, config: SuperNISource, level: str, drop: Callable[[Drop], None]) -> Task:
     cluster = test_category(head.categories) or (head.categories[0] if head.categories else head.name)
     origin = Origin(str(file), 0, task=head.name, cluster=cluster, licence=head.licence)
-    shown = Shown(config.encoding, config.max_length, config.seed)
+    shown = Shown(config.encoding, config.max_length, config.seed, cut=True)
 
     def rows() -> Iterator[Row]:
         task = _load(file)

@@ -206,14 +206,31 @@ def test_the_header_is_what_hubs_read() -> None:
 
     assert of("Apache-2.0")["license"] == "apache-2.0"
     assert of("CC BY-SA 4.0", "CC BY-SA 4.0")["license"] == "cc-by-sa-4.0"
-    assert of("MIT", "CC BY 4.0") | {"tags": 0, "configs": 0} == {
-        "pretty_name": "x", "license": "other", "license_name": "mixed, see below", "size_categories": ["n<1K"],
+    assert of("MIT", "CC BY 4.0")["license"] == ["cc-by-4.0", "mit"]
+    assert of("MIT", "ask me") | {"tags": 0, "configs": 0} == {
+        "pretty_name": "x", "license": "other", "license_name": "mixed", "size_categories": ["n<1K"],
         "task_categories": ["text-generation"], "tags": 0, "configs": 0,
     }  # fmt: skip
+    assert of("None: (research) only")["license_name"] == "none-research-only"
+    assert of("")["license"] == "unknown"
+    assert of("MIT", "")["license_name"] == of("问")["license_name"] == "mixed"
     found = facts(Made("x", [made("q", "a")]))
-    for size, category in ((999, "n<1K"), (1000, "1K<n<10K"), (52_002, "10K<n<100K"), (10**7, "n>10M")):
+    for size, category in (
+        (999, "n<1K"),
+        (1000, "1K<n<10K"),
+        (52_002, "10K<n<100K"),
+        (10**7, "10M<n<100M"),
+        (10**9, "100M<n<1B"),
+    ):
         found["counts"]["kept"] = size
         assert header(found)["size_categories"] == [category]
+    (data,) = header(found)["configs"][0]["data_files"]
+    assert data == {"split": "train", "path": "kept.jsonl"}, "a hub reads no file outside of the folder"
+    hostile = card_markdown(facts(Made("--- [a]: {b", [made("q", "a", licence="x\n---\ny: [")])))
+    _, head, body = hostile.split("---\n", 2)
+    assert yaml.safe_load(head)["pretty_name"] == "--- [a]: {b"
+    assert yaml.safe_load(head)["license_name"] == "x-y"
+    assert body.startswith("\n# ")
     warned = card_markdown(facts(Made("x", [made("q", "a", licence="CC BY-NC 4.0")])))
     assert "1 instances: non-commercial (CC BY-NC 4.0)." in warned
 

@@ -17,10 +17,12 @@ import yaml
 from didact.audit.report import cell, visible
 from didact.card.facts import Fact
 
-SIZES = (1_000, 10_000, 100_000, 1_000_000, 10_000_000)
+SIZES = {1_000: "1K", 10_000: "10K", 100_000: "100K", 1_000_000: "1M", 10_000_000: "10M", 100_000_000: "100M"}
 HUB_LICENCES = {
-    "mit", "apache-2.0", "cc-by-2.0", "cc-by-3.0", "cc-by-4.0", "cc-by-sa-3.0", "cc-by-sa-4.0", "cc-by-nc-4.0",
-    "cc0-1.0", "odc-by", "bsd-2-clause", "bsd-3-clause", "gpl-3.0", "afl-3.0",
+    "mit", "apache-2.0", "cc-by-2.0", "cc-by-2.5", "cc-by-3.0", "cc-by-4.0", "cc-by-sa-3.0", "cc-by-sa-4.0",
+    "cc-by-nc-2.0", "cc-by-nc-3.0", "cc-by-nc-4.0", "cc-by-nd-4.0", "cc-by-nc-nd-3.0", "cc-by-nc-nd-4.0",
+    "cc-by-nc-sa-2.0", "cc-by-nc-sa-3.0", "cc-by-nc-sa-4.0", "cc0-1.0", "odc-by", "odbl", "pddl", "bsd-2-clause",
+    "bsd-3-clause", "gpl-2.0", "gpl-3.0", "afl-3.0", "cdla-permissive-2.0", "unlicense",
 }  # fmt: skip
 
 
@@ -43,27 +45,30 @@ def card_html(found: Fact) -> str:
 
 def header(found: Fact) -> Fact:
     """What dataset hubs read: licence, size, tags, files."""
-    licences = {hub_licence(row["licence"]) for row in found["licences"]}
+    licences = sorted({hub_licence(row["licence"]) for row in found["licences"]})
     size = found["counts"]["kept"]
     upper = next((limit for limit in SIZES if size < limit), None)
     lower = next((limit for limit in reversed(SIZES) if size >= limit), None)
-    names = {1_000: "1K", 10_000: "10K", 100_000: "100K", 1_000_000: "1M", 10_000_000: "10M"}
-    category = f"n<{names[SIZES[0]]}" if lower is None else f"{names[lower]}<n<{names[upper]}" if upper else "n>10M"
+    category = "n<1K" if lower is None else f"{SIZES[lower]}<n<{SIZES[upper] if upper else '1B'}"
     header: Fact = {"pretty_name": found["name"]}
-    header["license"] = licences.pop() if len(licences) == 1 else "other"
-    if header["license"] == "other":
-        header["license_name"] = "mixed, see below" if len(found["licences"]) > 1 else "see below"
+    if licences in ([], ["unknown"]):
+        header["license"] = "unknown"
+    elif set(licences) <= HUB_LICENCES:
+        header["license"] = licences[0] if len(licences) == 1 else licences
+    else:  # a hub takes small letters, digits, dots and dashes for a name; the table below tells the rest
+        named = re.sub(r"[^a-z0-9.]+", "-", found["licences"][0]["licence"].lower()).strip("-.")
+        header["license"], header["license_name"] = "other", named if named and len(found["licences"]) == 1 else "mixed"
     header["size_categories"] = [category]
     header["task_categories"] = ["text-generation"]
     header["tags"] = ["instruction-tuning", "didact", *(["synthetic"] if found["counts"]["generated"] else [])]
-    header["configs"] = [{"config_name": "default", "data_files": [{"split": "train", "path": "../kept.jsonl"}]}]
+    header["configs"] = [{"config_name": "default", "data_files": [{"split": "train", "path": "kept.jsonl"}]}]
     return header
 
 
 def hub_licence(text: str) -> str:
-    """The hub's short name of a licence, or "other"."""
+    """The hub's short name of a licence, "unknown" of none, or "other"."""
     plain = re.sub(r"[\s_]+", "-", text.strip().lower())
-    return plain if plain in HUB_LICENCES else "other"
+    return plain if plain in HUB_LICENCES else "other" if plain else "unknown"
 
 
 def sunburst(top: Sequence[Fact], radius: float = 300, inner: float = 95, middle: float = 200) -> list[Fact]:

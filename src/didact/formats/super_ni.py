@@ -26,11 +26,15 @@ BYTES_PER_TOKEN = 4  # of English in the vocabularies of T5 and its like; the ru
 
 @dataclass(frozen=True)
 class Shown:
-    """How instances are put: the encoding, the tokens that a prompt with examples may have, and the seed of draws."""
+    """How instances are put: the encoding, the tokens that a prompt with examples may have, and the seed of draws.
+
+    cut: an input that is too long by itself is cut at its end, and the instance says so.
+    """
 
     encoding: Encoding = "positive"
     max_length: int = 1024
     seed: int = 0
+    cut: bool = False
 
 
 @dataclass(frozen=True)
@@ -103,6 +107,9 @@ def instance_of(
         encoding = "definition"
         parts = encode(head, row["input"], encoding, shown.max_length)
     tags = {"template": encoding, "metric": metric(head.categories)}
+    over = _length(parts) - shown.max_length
+    if shown.cut and over > 0:
+        parts, tags["cut"] = _cut(parts, over), "input"
     tags |= kept("super-ni", instance=dict(row)) if held is None else kept("super-ni", **held)
     messages = (Message("user", parts), Message("assistant", (Part(answer, "answer"),)))
     return Instance.of(messages, replace(origin, via=f"super-ni:{encoding}"), others, tags=tags)
@@ -208,6 +215,16 @@ def _ended(text: str) -> str:
 
 def _length(parts: Sequence[Part]) -> float:
     return sum(len(part.value.encode("utf-8", "surrogatepass")) for part in parts) / BYTES_PER_TOKEN
+
+
+def _cut(parts: tuple[Part, ...], over: float) -> tuple[Part, ...]:
+    """The prompt with its input shorter by `over` tokens. Tk-Instruct cuts off the cue for the answer, too."""
+
+    def shorter(text: str) -> str:
+        data = text.encode("utf-8", "surrogatepass")
+        return data[: max(0, len(data) - int(over * BYTES_PER_TOKEN))].decode("utf-8", "ignore").rstrip()
+
+    return tuple(replace(part, value=shorter(part.value)) if part.slot == "input" else part for part in parts)
 
 
 @lru_cache(maxsize=1)

@@ -18,9 +18,10 @@ from didact.cli import app
 from didact.console import Console
 from didact.errors import UsageError
 from didact.folder import read_journal, read_lines
-from didact.generation import held_out_tasks
+from didact.generation import bill, held_out_tasks, inputs
 from didact.instance import Instance, Message, Origin, Part
 from didact.llm import Answer, Log
+from didact.recipe import Recipe
 from didact.run import Run, open_run
 
 RECIPE = """\
@@ -282,3 +283,89 @@ def test_a_signal_ends_it_in_order_and_the_command_goes_on(
         counts = read_journal(run.path)["stages"]["generate"]["counts"]
         assert server.calls <= counts["prompts"] + 4  # those in flight
         assert server.calls > calls
+
+
+def test_a_judge_of_a_run_grades_through_its_teacher_once(
+    start: Callable[..., Run], home: Path, tiny_llama: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Graded 5 down, refused once and blank once; the second run asks only for nothing that is known."""
+
+    def judge(data: dict[str, Any], before: int) -> Say:
+        text = prompt_of(data)
+        if "Count to 3." in text:
+            return Say(400, {"error": {"message": "too long for me"}})
+        if "Count to 4." in text:
+            return ok("I would rather not say.")
+        return ok(f"It counts well.\nScore: {2 if 'Count to 7.' in text else 5}")
+
+    settings = ["generate=[]", "curate=[{type: judge, teacher: big}]"]
+    with Server(judge) as server:
+        run = start(server, *settings, last="curate")
+        records = read_lines(run.path / "dropped.jsonl")
+        dropped = {r["instance"]["messages"][0]["parts"][0]["value"][:11]: r for r in records}
+        assert {name: r["reason"] for name, r in dropped.items()} == {
+            "Count to 3.": "the judge gave no grade",
+            "Count to 4.": "the judge gave no grade",
+            "Count to 7.": "the judge's grade is below 4",
+        }
+        assert dropped["Count to 7."]["score"] == 2
+        assert len(list(run.instances("kept.jsonl"))) == 5
+        assert server.calls == 8
+        start(server, "generate=[]", "curate=[{type: judge, teacher: big, least: 1}]", last="curate")
+        assert server.calls == 9  # the one that failed is tried again, the others are paid
+        start(server, *settings[:1], "curate=[{type: judge, teacher: big, low: 0}]", last="curate")
+        assert server.calls == 9 + 8
+
+
+def test_a_changed_file_of_texts_is_a_changed_recipe(home: Path) -> None:
+    recipe = Recipe(generate=[{"type": "backtranslate", "texts": "texts.txt"}], teachers=TWO)  # type: ignore[arg-type,list-item]
+    (home / "texts.txt").write_text("one\n")
+    first = inputs(recipe, home)
+    (home / "texts.txt").write_text("two\n")
+    changed = {key for key, value in inputs(recipe, home).items() if first.get(key) != value}
+    assert changed == {"generate.0.texts: content"}
+
+
+TWO = {
+    "cheap": {"type": "endpoint", "base_url": "http://127.0.0.1:9/v1", "model": "c", "input_price": 0.0},
+    "dear": {"type": "endpoint", "base_url": "http://127.0.0.1:9/v1", "model": "d", "output_price": 1000.0},
+}
+
+
+def test_the_bill_counts_a_judge_and_every_teacher_at_the_dearest_price(
+    start: Callable[..., Run], home: Path, tiny_llama: Path
+) -> None:
+    def told(strategy: dict[str, Any]) -> str:
+        overrides = [f"teachers={json.dumps(TWO)}", f"generate=[{json.dumps(strategy)}]"]
+        recipe = home / "recipe.yaml"
+        recipe.write_text(RECIPE.format(model=tiny_llama, url="http://127.0.0.1:9/v1"))
+        with open_run(recipe, home / "run", overrides, Console(quiet=True)) as run:
+            return bill(run)[0]
+
+    alone = told({"type": "distill", "limit": 5, "teachers": ["cheap"]})
+    assert "cost 0.00" in alone
+    assert "(cheap: c)" in alone
+    both = told({"type": "distill", "limit": 5, "teachers": ["cheap", "dear"], "pick": "all"})
+    assert "(cheap: c, dear: d)" in both
+    assert "cost 0.00" not in both
+    judged = told({"type": "evol_instruct", "limit": 5, "judge": "dear"})
+    assert "(cheap: c, dear: d)" in judged
+    assert "cost 0.00" not in judged
+
+
+def test_the_account_shows_how_difficulty_grows(start: Callable[..., Run], home: Path) -> None:
+    def evolve(data: dict[str, Any], before: int) -> Say:
+        text = prompt_of(data)
+        if "GIVEN PROMPT:" in text:
+            given = text.split("GIVEN PROMPT:")[1].split("PROMPT:")[0].rsplit("\n\n", 1)[0].strip()
+            return ok(f"{given} Then say why.")
+        if "Answer with one word, Equal" in text:
+            return ok("Different")
+        if "Score: N" in text:
+            return ok(f"Score: {3 + 2 * text.count('Then say why.')}")
+        return ok("Because the sea is wide.")
+
+    with Server(evolve) as server:
+        run = start(server, "generate=[{type: evol_instruct, limit: 6, rounds: 2}]")
+    (account,) = json.loads((run.path / "generation.json").read_text())
+    assert account["difficulty by round"] == {"1": 5.0, "2": 7.0}

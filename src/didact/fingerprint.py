@@ -49,7 +49,7 @@ CODE = {
         "llm",
         "speak.py",
     ),
-    "curate": ("stages.py", "instance.py", "files.py", "curate", *RENDERING, "infer.py"),
+    "curate": ("stages.py", "instance.py", "files.py", "curate", *RENDERING, "infer.py", "embed.py"),
     "card": ("stages.py", "instance.py", "curate", "card"),
     "tune": ("stages.py", *RENDERING, *TUNING, "parallel.py"),
     "audit": ("stages.py", "instance.py", *RENDERING, *TUNING, "infer.py", "audit"),

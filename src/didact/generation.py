@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -62,6 +62,7 @@ def _write(
     for config in run.recipe.generate:
         before, began, already = _totals(asked), time.monotonic(), len(drops)
         seen: Counter[str] = Counter()
+        marks: defaultdict[str, list[float]] = defaultdict(list)
         with run.console.progress("generate") as update:
             state = [0, 0]
             _follow(asked, context, update, state, began)
@@ -71,9 +72,13 @@ def _write(
                     continue
                 seen.update(["made", *(name for name in ("valid", "right") if made.tags.get(name) == "yes")])
                 seen.update(["checked"] if "right" in made.tags else [])
+                if "difficulty" in made.tags:
+                    marks[made.tags["round"]].append(float(made.tags["difficulty"]))
                 yield made
         account = _account(config.type, seen, before, _totals(asked), time.monotonic() - began)
         account["dropped"] = dict(Counter(drop.reason for drop in drops[already:]).most_common())
+        if marks:
+            account["difficulty by round"] = {r: round(sum(some) / len(some), 2) for r, some in sorted(marks.items())}
         accounts.append(account)
         run.console.stage("", _said(account))
 
@@ -168,6 +173,8 @@ def _said(account: dict[str, Any]) -> str:
     text += f" ({bad})" if bad else ""
     text += f", {account['calls']:,} calls, {account['tokens']:,} tokens"
     text += f", cost {account['money']:,.2f}" if account["money"] else ""
+    if grown := account.get("difficulty by round"):
+        text += f"; mean difficulty by round: {', '.join(f'{r}: {mark:.2f}' for r, mark in grown.items())}"
     if account.get("checked"):
         share = 100 * account["right"] / account["checked"]
         text += f"; by the rows' own rules {account['valid']:,} are valid and {account['right']:,} right ({share:.0f}%)"
@@ -181,18 +188,25 @@ def inputs(recipe: Recipe, home: Path) -> dict[str, Any]:
     """What of the recipe decides what is made: strategies, and who answers; not how fast, nor the budget."""
     found = fingerprint.flat("generate", recipe.generate) | {"seed": recipe.seed}
     for config in recipe.generate:
-        names = [getattr(config, "teacher", None), getattr(config, "judge", None), *getattr(config, "teachers", [])]
-        for name in {known(recipe.teachers, name) for name in names if name is not None}:
+        for name in _asked(config, recipe):
             found |= fingerprint.flat(f"teachers.{name}", identity(recipe.teachers[name], home))
     for number, config in enumerate(recipe.generate):
-        seeds = getattr(config, "seeds", "")
-        if seeds not in ("", "built") and (home / seeds).is_file():
-            found[f"generate.{number}.seeds: content"] = fingerprint.content(home / seeds)
+        for setting in ("seeds", "texts"):
+            value = getattr(config, setting, "")
+            if value not in ("", "built") and (home / value).is_file():
+                found[f"generate.{number}.{setting}: content"] = fingerprint.content(home / value)
         found |= {
             key.replace("sources.", f"generate.{number}.sources.", 1): value
             for key, value in fingerprint.sources(getattr(config, "sources", ()), home).items()
         }
     return found
+
+
+def _asked(config: Any, recipe: Recipe) -> list[str]:
+    """Names of the teachers that a strategy may ask: those that answer first, then its judge."""
+    answer = getattr(config, "teachers", None) or [getattr(config, "teacher", "")]
+    judge = [config.judge] if getattr(config, "judge", "") or getattr(config, "pick", "") == "judged" else []
+    return list(dict.fromkeys(known(recipe.teachers, name) for name in [*answer, *judge]))
 
 
 def changed_midway(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
@@ -213,10 +227,13 @@ def bill(run: Run) -> list[str]:
     )
     for config in recipe.generate:
         part = GENERATE[config.type][2](config, context)
-        name = known(recipe.teachers, getattr(config, "teacher", "") or next(iter(getattr(config, "teachers", [])), ""))
-        teacher = recipe.teachers[name]
-        price = part.money(teacher.input_price, teacher.output_price) if isinstance(teacher, EndpointConfig) else 0.0
-        lines.append(f"{config.type}: {_priced(part, price)} ({name}: {teacher.model})")
+        names = _asked(config, recipe)
+        prices = [0.0]  # who is asked how much is not told apart, so all is priced at the dearest
+        for teacher in map(recipe.teachers.__getitem__, names):
+            if isinstance(teacher, EndpointConfig):
+                prices.append(part.money(teacher.input_price, teacher.output_price))
+        price, asked = max(prices), ", ".join(f"{name}: {recipe.teachers[name].model}" for name in names)
+        lines.append(f"{config.type}: {_priced(part, price)} ({asked})")
         total, money = total + part, money + price
     lines.append(f"together: {_priced(total, money)}; what {CALLS} already answers is not asked again")
     return lines

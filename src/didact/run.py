@@ -185,6 +185,7 @@ class Run:
             dropped = self.journal["stages"]["curate"]["outputs"].get("dropped.jsonl", {})
             found |= {"name": recipe.name, "dropped": dropped.get("sha256", "")}
             found |= self._hashes("built.jsonl", "heldout.jsonl", "kept.jsonl")
+            found |= self._hashes("generated.jsonl", "generation.json") if recipe.generate else {}
         elif name == "tune":
             found |= (
                 fingerprint.flat("method", recipe.method)

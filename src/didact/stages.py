@@ -99,6 +99,7 @@ def curate(run: Run) -> Done:
         benchmarks=lambda file: _benchmark(run, file),
         ask=lambda conversations, teacher: _ask(run, conversations, teacher),
         loss=lambda asked: _answer_loss(run, asked),
+        embed=lambda texts, name: _embed(run, texts, name),
     )
     lines: list[str] = []
     for config in run.recipe.curate:
@@ -147,7 +148,22 @@ def _ask(run: Run, conversations: Sequence[Conversation], teacher: str) -> list[
     with Teachers(
         run.recipe.teachers, run.recipe.budget, run.path, run.home, lambda text: run.console.stage("", text)
     ) as teachers:
-        return [reply.text if reply.ok else None for reply in teachers.llm(teacher).each(asked)]
+        llm = teachers.llm(teacher)
+        replies = [reply.text if reply.ok else None for reply in llm.each(asked)]
+        bad = (llm.counts.rejected + llm.counts.failed).most_common()
+        why = "".join(f", {n:,} {reason}" for reason, n in bad)
+        run.console.stage("", f"judge {llm.name}: {len(replies):,} prompts{why}; {llm.counts.calls:,} calls")
+        return replies
+
+
+def _embed(run: Run, texts: Sequence[str], name: str) -> Any:
+    from didact.embed import embed
+    from didact.teachers import local_folder
+
+    try:
+        return embed(texts, local_folder(name, run.home))
+    except UsageError as error:
+        raise error.at(field="curate.embedding") from error
 
 
 def _answer_loss(run: Run, instances: Sequence[Instance]) -> list[float]:

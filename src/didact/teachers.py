@@ -140,9 +140,13 @@ def told(llm: Llm, began: float) -> str:
 def judges(
     filters: Iterable[BaseModel], teachers: Mapping[str, EndpointConfig | LocalConfig], home: Path
 ) -> dict[str, Any]:
-    """Who answers the filters that ask a language model, laid flat."""
+    """Who answers the filters that ask a language model or compare its vectors, laid flat."""
+    filters = list(filters)
     names = {known(teachers, str(config.teacher)) for config in filters if hasattr(config, "teacher")}
     found: dict[str, Any] = {}
+    for number, config in enumerate(filters):
+        if embedding := getattr(config, "embedding", ""):
+            found[f"curate.{number}.embedding: content"] = fingerprint.model(local_folder(embedding, home))
     for name in sorted(names):
         found |= fingerprint.flat(f"teachers.{name}", identity(teachers[name], home))
     return found

@@ -224,14 +224,19 @@ def test_an_embedding_model_is_used_where_there_is_one() -> None:
     vectors = np.array([[1, 0], [1, 0.01], [0, 1], [0.01, 1]])
     asked: list[str] = []
 
-    def embed(texts: Sequence[str]) -> np.ndarray:
+    def embed(texts: Sequence[str], name: str) -> np.ndarray:
+        assert name == "some/model"
         asked.extend(texts)
         return vectors
 
-    config = DiversityConfig(keep=2, compare="whole")
+    config = DiversityConfig(keep=2, compare="whole", embedding="some/model")
     kept = [v.keep for v in STRATEGIES["diversity"][1](config, rows, Context(embed=embed))]
     assert sum(kept[:2]) == sum(kept[2:]) == 1
     assert asked[3] == "same\n3"
+    with pytest.raises(UsageError, match="no embedding model"):
+        STRATEGIES["diversity"][1](config, rows, Context())
+    STRATEGIES["diversity"][1](DiversityConfig(keep=2), rows, Context(embed=embed))
+    assert len(asked) == 4  # not asked where none is named
 
 
 def test_many_instances_are_measured_on_a_sample(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from scripted import Scripted, cut, fluent, made, pairs, reasons
+from scripted import Scripted, bad, cut, fluent, made, pairs, reasons
 
 from didact.errors import UsageError
 from didact.generate.alpaca import parse_tasks
@@ -81,11 +81,39 @@ def test_tags_are_read_as_teachers_write_them() -> None:
         "kind": "chat",
         "sensitive": "none",
     }
-    assert read_tags("no idea", ["chat", "other"], ["racial"]) == {"kind": "other", "sensitive": "none"}
+    assert read_tags("no idea", ["chat", "other"], ["racial"]) == {"kind": "other", "sensitive": "unknown"}
     assert read_tags("Kind: x\nSensitive: it is racial", ["chat"], ["racial"])["sensitive"] == "racial"
 
 
+def test_a_request_that_the_tagger_refuses_does_not_pass_as_harmless() -> None:
+    def say(request: Request) -> str | Reply:
+        if request.text.startswith("Say of the request") and "snow" in request.text:
+            return bad("the teacher refuses")
+        return fluent(request)
+
+    instances, drops, _ = made("instruct_wild", say, {"target": 8})
+    assert reasons(drops)["the request got no tags"] >= 1
+    assert instances
+    assert not any("snow" in i.prompt for i in instances)
+
+
 # ---- evol_instruct
+
+
+def test_answers_to_the_seeds_themselves_are_checked_too() -> None:
+    answers = iter(["Cut in the mid", "I'm sorry, but I can't help with that.", "A fine answer."])
+
+    def say(request: Request) -> str | Reply:
+        if "GIVEN PROMPT:" in request.text:
+            return bad("no whole answer before the deadline", "failed")
+        if "Score: N" in request.text:
+            return "Score: 3"
+        text = next(answers)
+        return cut(text) if text.startswith("Cut") else text
+
+    instances, drops, _ = made("evol_instruct", say, {"limit": 3, "rounds": 1, "with_seeds": True})
+    assert [i.answer for i in instances] == ["A fine answer."]
+    assert reasons(drops)["answer: cut at the longest answer"] == reasons(drops)["answer: the teacher is sorry"] == 1
 
 
 def test_evolving_goes_on_from_what_was_kept_and_failures_return_unevolved() -> None:
@@ -194,6 +222,13 @@ def test_a_chat_in_turns_asks_side_by_side_and_stops_when_the_human_does() -> No
     assert teacher.asked[0][0].stop == ("[AI]",)
 
 
+@pytest.mark.parametrize("way", ["transcript", "turns"])
+def test_a_chat_without_an_answer_is_counted_once(way: str) -> None:
+    instances, drops, _ = made("self_chat", lambda r: bad("the teacher refuses"), {"limit": 3, "way": way})
+    assert instances == []
+    assert reasons(drops) == {"the teacher's answer: the teacher refuses": 3}
+
+
 def test_rounds_are_limited_and_short_or_repeated_chats_dropped() -> None:
     again = "[Human] A?\n[AI] B.\n[Human] A?\n[AI] C."
     instances, drops, _ = made("self_chat", lambda r: CHAT, {"limit": 1, "max_rounds": 1})
@@ -245,6 +280,18 @@ def test_unnatural_shows_three_of_fifteen_and_rewords() -> None:
     assert beside == ("Please arrange them", first[1], first[2])
     assert instances[1].origin.parents == (instances[0].tags["instruction"],)
     assert [i.tags["wording"] for i in instances[:3]] == ["0", "1", "2"]
+
+
+def test_rewordings_that_are_no_use_are_counted() -> None:
+    def say(request: Request) -> str | Reply:
+        if "Reword the instruction" not in request.text:
+            return fluent(request)
+        bare = "line 1" in request.text
+        return bad("the answer is blank") if bare else "1. As an AI language model\n2. Put the words in order"
+
+    instances, drops, _ = made("unnatural", say, {"target": 3})
+    assert [i.tags["wording"] for i in instances] == ["0", "1", "0", "0", "1"]
+    assert reasons(drops) == {"the teacher's answer: the answer is blank": 1, "rewording: a refusal": 2}
 
 
 def test_unnatural_examples_are_parsed() -> None:
@@ -355,6 +402,16 @@ def test_the_most_frequent_answer_is_kept_if_it_is_frequent_enough() -> None:
     assert [i.answer for i in instances] == ["red", "a"]
     assert reasons(drops) == {"no answer to keep": 1}
     assert len(teacher.texts) == 12
+
+
+def test_samples_without_a_usable_answer_do_not_agree() -> None:
+    def say(request: Request) -> str | Reply:
+        return "red" if request.sample == 0 else cut("red and so on")
+
+    settings = {"limit": 2, "samples": 4, "temperature": 0.7, "pick": "agreed", "agreed": 0.5}
+    instances, drops, _ = made("distill", say, settings)
+    assert instances == []
+    assert reasons(drops) == {"cut at the longest answer": 6, "no answer to keep": 2}
 
 
 def test_several_teachers_and_the_judges_best() -> None:

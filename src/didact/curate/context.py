@@ -30,7 +30,7 @@ class Context:
     """heldout: what the model will be judged on. tokens: renders an instance as for training. max_length: in tokens.
 
     benchmarks: rows of a benchmark's file. ask: many conversations at once of a named teacher; an answer each, or None.
-    loss: mean nats per answer token of each instance under the base. embed: texts to vectors, one row each.
+    loss: mean nats per answer token of each instance under the base. embed: texts to vectors of a named model.
     """
 
     heldout: Sequence[Instance] = ()
@@ -39,4 +39,4 @@ class Context:
     benchmarks: Callable[[str], Iterable[Row]] = _no_benchmarks
     ask: Ask | None = None
     loss: Callable[[Sequence[Instance]], Sequence[float]] | None = None
-    embed: Callable[[Sequence[str]], Any] | None = None
+    embed: Callable[[Sequence[str], str], Any] | None = None

@@ -3,8 +3,8 @@
 `facility_location`: one after the other the instance that lifts most the similarity of all instances to the nearest
 kept one; lazy evaluation gives the greedy choice, which reaches at least 63% of the best coverage there is (Nemhauser
 et al. 1978; Minoux 1978). `k_center`: the instance farthest from all kept ones, at most twice the best radius (Gonzalez
-1985). Vectors are TF-IDF unless the run hands in an embedding model. Above some thousand instances coverage is measured
-on a sample of them. Limits: far apart also means odd, so filter what is broken first.
+1985). Vectors are TF-IDF, or those of a model that is named. Above some thousand instances coverage is measured on a
+sample of them. Limits: far apart also means odd, so filter what is broken first.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from didact.curate.context import Context
 from didact.curate.vectors import tf_idf, unit
+from didact.errors import UsageError
 from didact.instance import Instance, Verdict
 
 COVERED = 2000  # instances whose coverage is measured
@@ -40,6 +41,9 @@ class DiversityConfig(BaseModel):
         "none", description="share what is kept equally among clusters, tasks or sources, as far as they reach"
     )
     compare: Literal["prompt", "whole"] = Field("prompt", description="compare the question, or also its answer")
+    embedding: str = Field(
+        "", description='model whose mean hidden states are compared: a folder, "starter" or a hub id; empty: TF-IDF'
+    )
 
 
 def diversity(config: DiversityConfig, instances: Sequence[Instance], context: Context) -> list[Verdict]:
@@ -49,7 +53,7 @@ def diversity(config: DiversityConfig, instances: Sequence[Instance], context: C
         groups["" if config.quotas == "none" else getattr(instance.origin, config.quotas)].append(number)
     wanted = math.ceil(config.keep * len(instances)) if config.keep <= 1 else int(config.keep)
     texts = [i.prompt if config.compare == "prompt" else f"{i.prompt}\n{i.answer}" for i in instances]
-    vectors_TC = unit(context.embed(texts)) if context.embed is not None else tf_idf(texts)
+    vectors_TC = _vectors(config.embedding, texts, context)
     select = facility_location if config.method == "facility_location" else k_center
     verdicts = [Verdict(True)] * len(instances)
     quotas = share_out(wanted, {name: len(group) for name, group in groups.items()})
@@ -63,6 +67,14 @@ def diversity(config: DiversityConfig, instances: Sequence[Instance], context: C
                 like = instances[group[near]].id
                 verdicts[group[place]] = Verdict(False, "others that are kept stand for it", cosine, like)
     return verdicts
+
+
+def _vectors(embedding: str, texts: Sequence[str], context: Context) -> Any:
+    if not embedding:
+        return tf_idf(texts)
+    if context.embed is None:
+        raise UsageError("no embedding model can be loaded here", "take embedding out: TF-IDF", field="embedding")
+    return unit(context.embed(texts, embedding))
 
 
 def share_out(wanted: int, sizes: dict[str, int]) -> dict[str, int]:

@@ -46,7 +46,9 @@ class DistillConfig(BaseModel):
     pick: Literal["first", "agreed", "judged", "all"] = Field(
         "first", description="which is kept: the first, the most frequent, the judge's best, or all that differ"
     )
-    agreed: float = Field(0.5, gt=0, le=1, description="agreed: smallest share of the answers that must be the same")
+    agreed: float = Field(
+        0.5, gt=0, le=1, description="agreed: smallest share of the answers asked for that must be the same"
+    )
     judge: Teacher = ""
     temperature: Temperature = 0.0
     top_p: TopP = 1.0
@@ -153,7 +155,8 @@ def _pick(
             for found in answers
         ]
     if config.pick == "agreed":
-        return [_agreed(found, config.agreed) for found in answers]
+        asked = config.samples * max(1, len(config.teachers))
+        return [_agreed(found, config.agreed * asked) for found in answers]
     assert judge is not None
     pairs = [(q, reply) for q, found in zip(questions, answers, strict=True) for reply, _ in found]
     marks = iter(mark_all(judge, "mark_answer", [{"question": q.messages[-1][1], "answer": r.text} for q, r in pairs]))
@@ -164,13 +167,13 @@ def _pick(
     return best
 
 
-def _agreed(found: Sequence[tuple[Reply, str]], share: float) -> list[tuple[Reply, str]]:
+def _agreed(found: Sequence[tuple[Reply, str]], least: float) -> list[tuple[Reply, str]]:
     if not found:
         return []
     counts = Counter(_plain(reply.text) for reply, _ in found)
     text, count = max(counts.items(), key=lambda item: item[1])
     first = next(pair for pair in found if _plain(pair[0].text) == text)
-    return [first] if count >= share * len(found) - 1e-9 else []
+    return [first] if count >= least - 1e-9 else []
 
 
 def _plain(text: str) -> str:

@@ -89,7 +89,7 @@ def evol_instruct(config: EvolInstructConfig, context: Context) -> Iterator[Inst
     pool = [_Prompt(_whole(seed.instruction, seed.examples)) for seed in seeds]
     if config.with_seeds:
         answered = _answers(config, context, llm, pool)
-        yield from _made(config, context, judge, answered, llm.name, 0)
+        yield from _made(config, context, judge, list(_good(config, context, answered)), llm.name, 0)
     for round_ in range(1, config.rounds + 1):
         context.progress(round_ - 1, config.rounds)
         evolved = _evolve(config, context, llm, rng, pool, round_)
@@ -145,6 +145,17 @@ def _answers(
 ) -> list[tuple[_Prompt, Reply]]:
     asked = (Request((("user", new.text),), max_tokens=config.max_tokens) for new in prompts)
     return list(zip(prompts, llm.ask(asked), strict=True))
+
+
+def _good(
+    config: EvolInstructConfig, context: Context, answered: Sequence[tuple[_Prompt, Reply]]
+) -> Iterator[tuple[_Prompt, Reply]]:
+    """Those whose answer can be kept; the others are counted."""
+    for new, reply in answered:
+        if why := _answer_fault(config, new, reply):
+            _drop(context, f"answer: {why}", new.text, new.round)
+        else:
+            yield new, reply
 
 
 def _kept(

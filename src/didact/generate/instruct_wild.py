@@ -89,7 +89,9 @@ def instruct_wild(config: InstructWildConfig, context: Context) -> Iterator[Inst
     tags = _tags(config, llm, [text for text, _ in requests]) if config.tag else [{} for _ in requests]
     wanted = []
     for (text, own), found in zip(requests, tags, strict=True):
-        if found.get("sensitive", "none") != "none" and not config.keep_special:
+        if not found and config.tag:
+            context.drop(Drop("the request got no tags", text[:200], _origin(0)))
+        elif found.get("sensitive", "none") not in ("none", "unknown") and not config.keep_special:
             context.drop(Drop("the request is sensitive", f"{found['sensitive']}: {text[:200]}", _origin(0)))
         else:
             wanted.append((text, own, found))
@@ -155,15 +157,17 @@ def _tags(config: InstructWildConfig, llm: Asker, texts: Sequence[str]) -> list[
         asked = prompt("wild_tag", kinds=config.kinds, special=config.special, instruction=text)
         return Request((("user", asked),), max_tokens=30)
 
-    return [read_tags(reply.text, config.kinds, config.special) for reply in llm.ask(map(request, texts))]
+    replies = llm.ask(map(request, texts))  # a teacher that refuses even to tag has not said that nothing is amiss
+    return [read_tags(reply.text, config.kinds, config.special) if reply.ok else {} for reply in replies]
 
 
 def read_tags(text: str, kinds: Sequence[str], special: Sequence[str]) -> dict[str, str]:
-    """Kind and sensitivity as a teacher tells them; what is none of the lists is left out, or "none"."""
+    """Kind and sensitivity as a teacher tells them; no kind of the list is "other"; untold is "unknown"."""
     found = dict(re.findall(r"(?im)^\W*(kind|sensitive)\W*:\W*(.+?)\W*$", text))
     named = {key.lower(): value.lower() for key, value in found.items()}
     kind = next((kind for kind in kinds if named.get("kind", "") == kind.lower()), "other")
-    mark = next((mark for mark in special if mark.lower() in named.get("sensitive", "")), "none")
+    told = named.get("sensitive", "")
+    mark = next((mark for mark in special if mark.lower() in told), "none" if told.startswith("no") else "unknown")
     return {"kind": kind, "sensitive": mark}
 
 

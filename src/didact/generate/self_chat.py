@@ -12,7 +12,7 @@ Limits: the original had neither deduplication nor a quality filter; a model ask
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Literal
 
@@ -80,13 +80,15 @@ def self_chat(config: SelfChatConfig, context: Context) -> Iterator[Instance]:
     llm = context.llm(config.teacher)
     seeds = list(islice(load_seeds(config.seeds, context.home, context.built), config.limit))
     topics = [f"{s.instruction} {s.examples[0][0]}".strip() if s.examples else s.instruction for s in seeds]
-    chats = (
+    chats: Iterable[Turns | None] = (
         _transcripts(config, context, llm, topics)
         if config.way == "transcript"
         else _by_turns(config, context, llm, topics)
     )
     kept: list[tuple[int, Turns]] = []
     for number, turns in enumerate(chats, 1):
+        if turns is None:  # counted where it was refused
+            continue
         turns = _sound(turns)[: 2 * config.max_rounds]
         if len(turns) < 2 * config.min_rounds:
             _drop(context, "the chat is malformed or too short", topics[number - 1], number)
@@ -98,7 +100,7 @@ def self_chat(config: SelfChatConfig, context: Context) -> Iterator[Instance]:
         yield _instance(config, turns, number, llm.name, topics[number - 1])
 
 
-def _transcripts(config: SelfChatConfig, context: Context, llm: Asker, topics: Sequence[str]) -> Iterator[Turns]:
+def _transcripts(config: SelfChatConfig, context: Context, llm: Asker, topics: Sequence[str]) -> Iterator[Turns | None]:
     def request(topic: str) -> Request:
         return Request(
             (("user", prompt("self_chat", topic=topic)),), temperature=config.temperature, top_p=config.top_p,
@@ -109,7 +111,7 @@ def _transcripts(config: SelfChatConfig, context: Context, llm: Asker, topics: S
         context.progress(number, len(topics))
         if not reply.ok:
             context.rejected(NAME, reply, number)
-        yield parse_chat(reply.text, reply.finish == "length") if reply.ok else []
+        yield parse_chat(reply.text, reply.finish == "length") if reply.ok else None
 
 
 def parse_chat(text: str, cut: bool = False) -> Turns:
@@ -129,9 +131,10 @@ def parse_chat(text: str, cut: bool = False) -> Turns:
     return found
 
 
-def _by_turns(config: SelfChatConfig, context: Context, llm: Asker, topics: Sequence[str]) -> list[Turns]:
-    """All chats side by side: a question for each that goes on, then an answer."""
+def _by_turns(config: SelfChatConfig, context: Context, llm: Asker, topics: Sequence[str]) -> list[Turns | None]:
+    """All chats side by side: a question for each that goes on, then an answer; None for one refused at its start."""
     chats: list[Turns] = [[] for _ in topics]
+    refused: set[int] = set()
     going = list(range(len(topics)))
     for round_ in range(config.max_rounds):
         context.progress(round_, config.max_rounds)
@@ -141,6 +144,7 @@ def _by_turns(config: SelfChatConfig, context: Context, llm: Asker, topics: Sequ
             text = re.split(r"\[\s*(?:ai|human)\s*\]", reply.text, flags=re.IGNORECASE)[0].strip() if reply.ok else ""
             if not reply.ok:
                 context.rejected(NAME, reply, i + 1)
+                refused.add(i)
             if text and reply.finish != "length":
                 questions.append((i, text))
         replies = llm.ask(_reply_request(config, (*chats[i], ("user", text)), 0) for i, text in questions)
@@ -148,10 +152,11 @@ def _by_turns(config: SelfChatConfig, context: Context, llm: Asker, topics: Sequ
         for (i, text), reply in zip(questions, replies, strict=True):
             if not reply.ok:
                 context.rejected(NAME, reply, i + 1)
+                refused.add(i)
             elif reply.finish != "length":
                 chats[i] += [("user", text), ("assistant", reply.text.strip())]
                 going.append(i)
-    return chats
+    return [None if i in refused and not turns else turns for i, turns in enumerate(chats)]
 
 
 def _human_request(config: SelfChatConfig, topic: str, turns: Turns) -> Request:

@@ -86,7 +86,7 @@ def unnatural(config: UnnaturalConfig, context: Context) -> Iterator[Instance]:
             _drop(context, f"the output is {why}", task[0], number)
         else:
             good.append((task, parents, number, reply.text.strip(), reply.key))
-    words = _rewordings(config, llm, [task for task, *_ in good])
+    words = _rewordings(config, context, llm, [task for task, *_ in good])
     for (task, parents, number, answer, key), others in zip(good, words, strict=True):
         for i, (instruction, given) in enumerate([(task[0], task[1]), *others]):
             asked = f"{instruction} {task[2]}".strip()
@@ -146,7 +146,9 @@ def parse_task(text: str) -> Task | None:
     return " ".join(instruction.split()), given, rules
 
 
-def _rewordings(config: UnnaturalConfig, llm: Asker, tasks: Sequence[Task]) -> list[list[tuple[str, str]]]:
+def _rewordings(
+    config: UnnaturalConfig, context: Context, llm: Asker, tasks: Sequence[Task]
+) -> list[list[tuple[str, str]]]:
     """For each task (instruction, input) pairs in other words; where the input stands inside, it is filled in."""
     if not config.rewordings:
         return [[] for _ in tasks]
@@ -158,10 +160,16 @@ def _rewordings(config: UnnaturalConfig, llm: Asker, tasks: Sequence[Task]) -> l
         for i, g, _ in tasks
     )  # fmt: skip
     found: list[list[tuple[str, str]]] = []
-    for (instruction, given, _), reply in zip(tasks, llm.ask(requests), strict=True):
+    for number, ((instruction, given, _), reply) in enumerate(zip(tasks, llm.ask(requests), strict=True), 1):
+        if not reply.ok:
+            context.rejected(NAME, reply, number)
         items = split_list(reply.text) if reply.ok else []
         items = items[:-1] if reply.finish == "length" else items
-        fits = [text for text in items if fault(text, instruction) == "" and ("{INPUT}" in text) <= bool(given)]
+        faults = [fault(text, instruction) or ("{INPUT}" in text and not given and "has no input") for text in items]
+        for text, why in zip(items, faults, strict=True):
+            if why:
+                _drop(context, f"rewording: {why}", text, number)
+        fits = [text for text, why in zip(items, faults, strict=True) if not why]
         pairs = [(text.replace("{INPUT}", given), "") if "{INPUT}" in text else (text, given) for text in fits]
         found.append(list(dict.fromkeys(pair for pair in pairs if pair[0] != instruction))[: config.rewordings])
     return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import resource
+import socket
 import time
 from collections.abc import Callable, Iterator
 from itertools import count, pairwise
@@ -13,7 +14,7 @@ from typing import Any
 import pytest
 from faulty_server import FAULTS, Say, Server, completion, echo_hash, http_date, ok, prompt_of
 
-from didact.errors import UsageError
+from didact.errors import Interrupted, UsageError
 from didact.llm import Answer, Budget, BudgetConfig, Endpoint, EndpointConfig, Llm, Local, Log, Reply, Request
 
 
@@ -431,3 +432,23 @@ def test_a_key_of_any_form_is_taken_out_of_what_an_endpoint_says(
         assert f"x-api-key: {key}\r\n" in server.heads[0]
     assert replies[1].why == "refused with 400: who is [key]? and who is [key], [key]"
     assert key not in llm.log.path.read_text() + repr(llm.counts)
+
+
+def test_a_stop_in_the_middle_of_a_write_is_raised_and_nothing_else_is_said(
+    ask: Callable[..., Llm], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    send, sent = socket.socket.send, 0
+
+    def stop(self: socket.socket, data: bytes) -> int:
+        nonlocal sent
+        if data.startswith(b"POST"):
+            sent += 1
+            if sent == 6:
+                raise Interrupted("stopped")
+        return send(self, data)
+
+    with Server(lambda data, before: ok(echo_hash(data))) as server:
+        monkeypatch.setattr(socket.socket, "send", stop)
+        with pytest.raises(Interrupted):
+            ask(server, slots=2).ask(prompts(40))
+    assert caplog.text == ""

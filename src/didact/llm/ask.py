@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-from didact.errors import UsageError
+from didact.errors import Interrupted, UsageError
 from didact.llm.budget import Budget, BudgetConfig
 from didact.llm.endpoint import Endpoint, Fault, Outcome, Refused, Wait
 from didact.llm.local import Local
@@ -75,6 +75,7 @@ class Llm:
             return
         if self._loop is None:
             self._loop = asyncio.new_event_loop()
+            self._loop.set_exception_handler(_complain)
         began = time.monotonic()
         work = _Round(self, self.teacher, iter(requests))
         try:
@@ -386,6 +387,12 @@ class _Round:
         if quiet > config.patience:
             problem = f"no answer for {quiet:,.0f} seconds; the last try: {why}"
             raise UsageError(problem, "see to the teacher and repeat: all answers are kept", file=config.base_url)
+
+
+def _complain(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """A stop that comes while a call is written is raised again by who reads its answer, so it is no news here."""
+    if not isinstance(context.get("exception"), Interrupted):
+        loop.default_exception_handler(context)
 
 
 def _ended(answer: Answer, key: str, calls: int) -> Reply:

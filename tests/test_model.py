@@ -96,6 +96,51 @@ def test_tokenizer_larger_than_the_embedding(folder: Path) -> None:
     refused(folder, "tokenizer has 260 tokens, but the embedding of the model only 259 rows")
 
 
+@pytest.mark.parametrize(
+    ("values", "problem"),
+    [
+        ({"model_type": "nosuch"}, 'does not know the architecture "nosuch" - pip install -U transformers'),
+        ({"model_type": None}, 'does not know the architecture "None"'),
+        ({"model_type": "vit", "architectures": ["ViTModel"]}, '"ViTModel" is no causal language model'),
+        ({"model_type": "bert", "architectures": ["BertForMaskedLM"]}, '"BertForMaskedLM" is no causal language'),
+    ],
+)
+def test_an_architecture_that_cannot_be_tuned(folder: Path, values: dict[str, object], problem: str) -> None:
+    edit(folder / "config.json", **values)
+    refused(folder, rf"config\.json:\w+: .*{problem}")
+
+
+def test_a_head_of_its_own_that_the_file_lacks(folder: Path) -> None:
+    edit(folder / "config.json", tie_word_embeddings=False)
+    refused(folder, "1 weights are missing, the first is lm_head.weight")
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen3"])  # one head tied to the embedding, one of its own
+def test_tokens_that_were_added_are_tuned_saved_and_read_back(tmp_path: Path, kind: str) -> None:
+    folder, more = make_model(tmp_path / kind, kind), ["<|more|>", "<|less|>"]
+    base = load(str(folder))
+    base.tokenizer.add_tokens(more)
+    base.model.resize_token_embeddings(len(base.tokenizer))
+    base.model.save_pretrained(folder)
+    base.tokenizer.save_pretrained(folder)
+    loaded = load(str(folder))
+    embedding, head = loaded.model.get_input_embeddings().weight, loaded.model.get_output_embeddings().weight
+    assert (embedding is head) is (kind == "llama")
+    with torch.no_grad():
+        embedding[-2:] += 1.0
+        head[-2:] *= 2.0
+    ids = torch.tensor([[5, 9, *loaded.tokenizer.convert_tokens_to_ids(more), 7]])
+    assert ids.max() == len(embedding) - 1 == 260
+    expected = loaded.model(ids).logits
+    save(loaded, tmp_path / "tuned")
+    again = load_tuned(tmp_path / "tuned")
+    assert torch.equal(again.model(ids).logits, expected)
+    assert again.tokenizer("<|more|>", add_special_tokens=False)["input_ids"] == [259]
+    assert (again.model.get_input_embeddings().weight is again.model.get_output_embeddings().weight) is (
+        embedding is head
+    )
+
+
 def test_no_chat_template_is_refused_with_the_way_out(tmp_path: Path) -> None:
     folder = make_model(tmp_path / "raw", chat_template=None)
     refused(folder, "no chat template.*chat_template: plain")

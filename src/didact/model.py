@@ -72,6 +72,7 @@ def load(name: str, *, chat_template: str | None = None, device: str = "auto", t
     transformers.utils.logging.disable_progress_bar()
     folder = find(name)
     inspect(folder)
+    _architecture(folder)
     tokenizer = _tokenizer(folder)
     if chat_template is not None:
         tokenizer.chat_template = plain_template() if chat_template == PLAIN else _read_template(Path(chat_template))
@@ -247,6 +248,25 @@ def _weights(folder: Path) -> PreTrainedModel:
         problem = f"{len(missing)} weights are missing, the first is {missing[0]}"
         raise UsageError(problem, "the file is cut or belongs to another config.json", file=folder)
     return model
+
+
+def _architecture(folder: Path) -> None:
+    """Refuse what transformers does not know, and what is no causal language model."""
+    from transformers import __version__
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    config, path = _read_json(folder / "config.json"), folder / "config.json"
+    kind, classes = config.get("model_type"), [str(name) for name in config.get("architectures") or ()]
+    if kind not in CONFIG_MAPPING_NAMES:
+        problem = f'transformers {__version__} does not know the architecture "{kind}"'
+        fix = "pip install -U transformers, or take a model of an architecture it has"
+        raise UsageError(problem, fix, file=path, field="model_type")
+    masked = any(name.endswith("ForMaskedLM") for name in classes) and not config.get("is_decoder")
+    if kind not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES or masked:
+        problem = f'"{classes[0] if classes else kind}" is no causal language model'
+        fix = "take a base that writes text from left to right"
+        raise UsageError(problem, fix, file=path, field="architectures" if masked else "model_type")
 
 
 def _tokenizer(folder: Path) -> PreTrainedTokenizerBase:

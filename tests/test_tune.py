@@ -25,6 +25,7 @@ from didact.methods.full import FullConfig
 from didact.methods.lora import LoraConfig
 from didact.model import Loaded, load
 from didact.pack import Batch
+from didact.ranks import Ranks
 from didact.render import Tokens
 from didact.tune import Step, TuneConfig, tune
 
@@ -267,6 +268,20 @@ def test_rows_that_cannot_be_trained_are_refused(tiny_llama: Path) -> None:
             UsageError, match=rf"data.jsonl:1: 1 rows are longer than {limit} tokens, the first has 600"
         ):
             tune(loaded, FullConfig(), long, config)
+
+
+def test_several_ranks_and_compiled_layers_are_refused_together(tiny_llama: Path) -> None:
+    loaded = load(str(tiny_llama))
+    with pytest.raises(UsageError, match=r"tune.compile: tune.compile is for one process"):
+        tune(loaded, FullConfig(), rendered(loaded), TuneConfig(compile=True), ranks=Ranks(0, 2))
+
+
+def test_dropout_computes_shared_beginnings_for_each_row_and_says_so(tiny_llama: Path) -> None:
+    for rate, told in ((0.0, False), (0.2, True)):
+        loaded, notes = load(str(tiny_llama)), list[str]()
+        config = EXACT.model_copy(update={"max_steps": 1})
+        tune(loaded, LoraConfig(rank=4, dropout=rate), rendered(loaded), config, note=notes.append)
+        assert any(note.startswith("shared beginnings are computed for each row") for note in notes) is told
 
 
 def test_rate_rises_and_falls(tiny_llama: Path) -> None:

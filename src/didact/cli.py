@@ -274,6 +274,10 @@ def _upto(
 ) -> Run:
     run = _open(target, out, sets)
     run.ranks, run.nodes = processes
+    if run.recipe.tune.compile and max(processes) > 1:
+        from didact.tune import no_compile
+
+        raise no_compile()
     with run:
         if certified:
             from didact.certificate import require

@@ -132,8 +132,9 @@ def settle(
         say("the head is computed at every position: at supervised ones alone this model gives other logits")
     if found.packed and found.head == "reads" and not found.tail and not again:
         say("the last layer is computed at every position: its end was not found, or gives other logits")
-    if dropout(loaded):
+    if found.share and dropout(loaded):
         found = replace(found, share=False)  # rows would share one draw of what is dropped
+        say("shared beginnings are computed for each row: with dropout each draws for itself")
     return found
 
 

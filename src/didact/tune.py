@@ -200,6 +200,8 @@ def _prepare(
     """Attach the method, find the newest checkpoint, prove and measure the forward pass, restore."""
     import torch
 
+    if config.compile and ranks.count > 1:
+        raise no_compile()
     _inspect(loaded, data, config.max_length)
     torch.manual_seed(config.seed)
     parameters = sum(weight.numel() for weight in loaded.model.parameters())
@@ -233,7 +235,7 @@ def _prepare(
         first=0,
         loss=math.nan,
         place=place,
-        compile=config.compile and ranks.count == 1,
+        compile=config.compile,
         ranks=ranks,
         say=say,
         too_large=lambda longest: _too_large(loaded, method, config, longest),
@@ -351,6 +353,11 @@ def save(loaded: Loaded, method: Any, folder: Path) -> None:
 
 
 # ---- before the first step
+
+
+def no_compile() -> UsageError:
+    """Sharded layers are not compiled."""
+    return UsageError("tune.compile is for one process", "set it to false, or leave out --nproc", field="tune.compile")
 
 
 def _inspect(loaded: Loaded, data: Sequence[Tokens], max_length: int) -> None:

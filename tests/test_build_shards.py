@@ -227,6 +227,7 @@ def test_memory_stays_bounded(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 def test_a_million_rows_are_built_within_500_mb(tmp_path: Path) -> None:
     assert peak(recipe(tmp_path, 1_000_000), 2) < 500
     assert (tmp_path / "out2" / "built.jsonl").read_bytes().count(b"\n") > 850_000

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from conftest import make_model
 
 from didact import run as run_module
@@ -304,7 +305,8 @@ def test_overrides_of_a_run_reach_what_they_name_or_are_refused(recipe: Path, tm
 
 
 def killed_at(where: str, recipe: Path, folder: Path) -> None:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    # sums are grouped by thread: as many of them as here
+    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
     command = [sys.executable, "-c", KILLED, where, "run", str(recipe), "--out", str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert done.returncode == -signal.SIGKILL, done.stderr

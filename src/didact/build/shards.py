@@ -145,19 +145,18 @@ def build_in(
     tallies["drops"].add(unread)
     done = 0
 
-    def finished(kind: str, tally: Tally, items: int) -> None:
+    def told(items: int) -> None:
         nonlocal done
-        tallies[kind].add(tally)
         done += items
         tell(done, total, "in words")
 
     many = total >= MANY
     if many:
         planned.rows.save()
-    _all_shards(work, HELDOUT, many, finished)
+    _all_shards(work, HELDOUT, many, tallies[HELDOUT], told)
     if config.leak_check and len(planned.heldout):
         work = Work(planned, folder, key, work.bounds, _heldout_prints(work, many))
-    _all_shards(work, TRAIN, many, finished)
+    _all_shards(work, TRAIN, many, tallies[TRAIN], told)
     return Built(planned, tallies, lambda kind: _blocks(work, kind))
 
 
@@ -190,25 +189,32 @@ def bounds(planned: Plan, kind: str) -> list[int]:
     return [0, *map(int, starts), len(items)] if len(items) else [0]
 
 
-def _all_shards(work: Work, kind: str, many: bool, finished: Callable[[str, Tally, int], None]) -> None:
-    """Make the shards that are not there yet."""
-    missing = []
+def _all_shards(work: Work, kind: str, many: bool, total: Tally, told: Callable[[int], None]) -> None:
+    """Make the shards that are not there yet, and add up what all of them hold."""
+    missing, tallies = [], dict[int, Tally]()
     for number in range(len(work.bounds[kind]) - 1):
         made = _read(work, kind, number)
         if made is None:
             missing.append(number)
         else:
-            finished(kind, made[0], len(work.items(kind, number)))
+            tallies[number] = made[0]
+            told(len(work.items(kind, number)))
     from didact.build.workers import cores, in_processes  # it needs this module
 
     processes = min(work.plan.config.workers or cores(), len(missing))
     if many and processes > 1:
         with closing(in_processes(work, kind, missing, processes)) as results:
             for number, tally in results:
-                finished(kind, tally, len(work.items(kind, number)))
+                tallies[number] = tally
+                told(len(work.items(kind, number)))
     else:
         for number in missing:
-            finished(kind, make(work, kind, number), len(work.items(kind, number)))
+            tallies[number] = make(work, kind, number)
+            told(len(work.items(kind, number)))
+    for number in sorted(
+        tallies
+    ):  # in their order, whichever was ready first: the first row of a reason stays the first
+        total.add(tallies[number])
 
 
 def make(work: Work, kind: str, number: int) -> Tally:

@@ -160,3 +160,10 @@ def test_the_page_about_presets_says_what_they_are() -> None:
     assert (root / "docs" / "presets.md").read_text("utf-8") == page, "run: python tools/preset_reference.py"
     for name, preset in presets().items():
         assert f"## {name}\n\nSource: {preset['source']}." in page
+
+
+def test_another_way_of_mixing_leaves_the_weights_of_a_preset_behind() -> None:
+    config = BuildConfig.model_validate({"preset": "flan-collection", "mixing": {"by": "size"}})
+    assert (config.mixing.by, config.mixing.weights) == ("size", {})
+    kept = BuildConfig.model_validate({"preset": "flan-collection", "mixing": {"maximum": 10}})
+    assert (kept.mixing.by, len(kept.mixing.weights)) == ("weights", 5)

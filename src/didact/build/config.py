@@ -140,7 +140,12 @@ class BuildConfig(BaseModel):
     def _begin_from_preset(cls, data: Any) -> Any:
         """The preset's settings below those of the recipe."""
         name = data.get("preset") if isinstance(data, dict) else None
-        return over(presets().get(name, {}).get("build", {}), data) if isinstance(name, str) and name else data
+        if not isinstance(name, str) or not name:
+            return data
+        below, own = presets().get(name, {}).get("build", {}), data.get("mixing")
+        if isinstance(own, dict) and own.get("by", "weights") != "weights":  # the preset's weights speak of its own way
+            below = {**below, "mixing": {k: v for k, v in below.get("mixing", {}).items() if k != "weights"}}
+        return over(below, data)
 
     @model_validator(mode="after")
     def _known_layouts(self) -> BuildConfig:

@@ -57,6 +57,9 @@ found = {name: gathered(weight.grad) for name, weight in run.trained.items()}
 found |= {"loss": torch.tensor(loss, dtype=torch.float64), "norm": torch.tensor(norm, dtype=torch.float64)}
 if ranks.first:
     save_file({name: value.contiguous() for name, value in found.items()}, sys.argv[2])
+if ranks.count > 1:  # gloo's threads end before the process does
+    torch.distributed.barrier()
+    torch.distributed.destroy_process_group()
 """
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, Field
 
@@ -14,27 +14,45 @@ from didact.methods import bitfit, full, lora
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+Kind = Literal["causal", "masked", "encoder-decoder"]
+KINDS: tuple[Kind, ...] = ("causal", "masked", "encoder-decoder")
+
 
 @dataclass(frozen=True)
 class Method:
     """attach changes the model in place, leaves `requires_grad` on what is trained, and gives virtual token ids.
 
-    merge folds it into the base weights; save writes what other tools load; loss and optimizer replace the loop's own;
-    rate is the default learning rate for a base with that many parameters. None where the method does not differ.
+    rate: the default learning rate for a base with that many parameters. purpose: what it is for, in a clause.
+    merge folds it into the base weights; save writes what peft loads, and read attaches what peft wrote and gives its
+    config; loss and optimizer replace the loop's own. None where the method does not differ. models: kinds it works on.
     """
 
     config: type[BaseModel]
     attach: Callable[[PreTrainedModel, Any], list[int]]
     rate: Callable[[int], float]
+    purpose: str
+    paper: str
     merge: Callable[[PreTrainedModel], None] | None = None
     save: Callable[[PreTrainedModel, Any, str, Path], None] | None = None
+    read: Callable[[PreTrainedModel, Path], Any] | None = None
     loss: Callable[..., Any] | None = None
     optimizer: Callable[..., Any] | None = None
+    models: tuple[Kind, ...] = KINDS
 
 
 METHODS: dict[str, Method] = {
-    "full": Method(full.FullConfig, full.attach, full.rate),
-    "bitfit": Method(bitfit.BitfitConfig, bitfit.attach, bitfit.rate),
-    "lora": Method(lora.LoraConfig, lora.attach, lora.rate, merge=lora.merge, save=lora.save),
+    "full": Method(full.FullConfig, full.attach, full.rate, "the reference; most data, most memory", "-"),
+    "bitfit": Method(
+        bitfit.BitfitConfig, bitfit.attach, bitfit.rate, "little data, the smallest change", "Ben Zaken 2021"
+    ),
+    "lora": Method(
+        lora.LoraConfig,
+        lora.attach,
+        lora.rate,
+        "the usual choice: close to full, small files",
+        "Hu 2021",
+        merge=lora.merge,
+        save=lora.save,
+    ),
 }
 MethodConfig = Annotated[full.FullConfig | bitfit.BitfitConfig | lora.LoraConfig, Field(discriminator="type")]

@@ -102,6 +102,22 @@ def test_slots_of_alpaca() -> None:
     assert (instance.answer, instance.origin.via) == ("3", "format:alpaca")
 
 
+def test_rows_that_differ_only_in_their_calls_or_tools_are_two() -> None:
+    def made(place: str, tools: list[Any], more: str = "") -> Instance:
+        call = {"function": {"name": "weather", "arguments": {"place": place}}}
+        turns = [{"role": "user", "content": "q"}, {"role": "assistant", "content": None, "tool_calls": [call]}]
+        row = {"messages": turns, "tools": tools, **({"note": more} if more else {})}
+        return to_instances(Mapping("messages", ""), row, ORIGIN)[0]
+
+    tool = {"function": {"name": "weather"}}
+    ids = [made(place, tools).id for place in ("Ulm", "Bonn") for tools in ([], [tool])]
+    assert len(set(ids)) == 4
+    assert made("Ulm", [tool], more="kept").id == ids[1]  # what no template reads does not count
+    row = {"instruction": "Say a.", "input": "", "output": "a", "note": "b"}
+    plain = to_instances(Mapping("alpaca", ""), row, ORIGIN)[0]
+    assert plain.id == Instance.of(plain.messages, ORIGIN).id
+
+
 def test_rows_without_answers_say_so() -> None:
     with pytest.raises(
         UsageError, match="hold questions without answers, so there is nothing to learn from them - have"

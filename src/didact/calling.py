@@ -11,9 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from didact.errors import UsageError
-from didact.instance import Instance
-
-READ = ("tool_calls", "tool_call_id", "name", "reasoning_content")  # keys of a turn that templates know
+from didact.instance import READ, Instance
 
 
 @dataclass(frozen=True)

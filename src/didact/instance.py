@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 Role = Literal["system", "user", "assistant", "tool"]
 Slot = Literal["instruction", "input", "demo", "answer"]
+READ = ("tool_calls", "tool_call_id", "name", "reasoning_content")  # what chat templates read of a turn beside its text
 ROLES: tuple[Role, ...] = ("system", "user", "assistant", "tool")
 
 
@@ -60,9 +61,10 @@ class Origin:
 class Instance:
     """A conversation to learn from or to be tested on.
 
-    id: hash of the content (messages, choices, references), so equal content has equal ids. references: other right
-    answers. choices: the closed set of answers, if there is one. tags: `split` (train | heldout), `level`
-    (seen_template | heldout_template | heldout_task | heldout_cluster) and whatever a stage wants to remember.
+    id: hash of the content (messages with their tools, choices, references), so equal content has equal ids.
+    references: other right answers. choices: the closed set of answers, if there is one. tags: `split` (train |
+    heldout), `level` (seen_template | heldout_template | heldout_task | heldout_cluster) and whatever a stage wants to
+    remember.
     """
 
     id: str
@@ -81,11 +83,13 @@ class Instance:
         tags: Mapping[str, str] | None = None,
     ) -> Instance:
         """An instance with its id computed from its content."""
-        content = [
+        content: list[Any] = [
             [[message.role, [[part.kind, part.value] for part in message.parts]] for message in messages],
             list(references),
             list(choices),
         ]
+        if beside := _beside(tags or {}):
+            content.append(beside)
         return Instance(digest(content), messages, origin, references, choices, dict(tags or {}))
 
     @property
@@ -181,6 +185,18 @@ def digest(value: object, length: int = 16) -> str:
     """Hex SHA-256 of a JSON value in canonical form, cut to `length` digits."""
     text = json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:length]
+
+
+def _beside(tags: Mapping[str, str]) -> list[Any]:
+    """The tools and calls of a row, which formats keep in the tag `extra` and chat templates write; empty if none."""
+    text = tags.get("extra", "")
+    if '"tools"' not in text and '"turns"' not in text:
+        return []
+    extra = json.loads(text)
+    rests = {number: turn.get("rest", {}) for number, turn in extra.get("turns", {}).items()}
+    told = {number: {key: rest[key] for key in READ if rest.get(key)} for number, rest in rests.items()}
+    tools, turns = extra.get("columns", {}).get("tools"), {number: rest for number, rest in told.items() if rest}
+    return [tools, turns] if tools or turns else []
 
 
 def _part_to_json(part: Part) -> dict[str, str]:

@@ -88,8 +88,8 @@ class Instance:
             list(references),
             list(choices),
         ]
-        if beside := _beside(tags or {}):
-            content.append(beside)
+        if told := beside(tags or {}):
+            content.append(told)
         return Instance(digest(content), messages, origin, references, choices, dict(tags or {}))
 
     @property
@@ -187,8 +187,11 @@ def digest(value: object, length: int = 16) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:length]
 
 
-def _beside(tags: Mapping[str, str]) -> list[Any]:
-    """The tools and calls of a row, which formats keep in the tag `extra` and chat templates write; empty if none."""
+def beside(tags: Mapping[str, str]) -> list[Any]:
+    """What chat templates write of a row beside its texts: its tools, and by number what its turns call; or nothing.
+
+    Formats keep it in the tag `extra`.
+    """
     text = tags.get("extra", "")
     if '"tools"' not in text and '"turns"' not in text:
         return []

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
+
 import pytest
 
 from didact.curate import STRATEGIES, Context, HeuristicsConfig
@@ -97,3 +100,14 @@ def test_an_image_is_a_question_too() -> None:
     parts = (Part("cat.png", "input", "image"),)
     asked = (Message("user", parts), Message("assistant", (Part("A cat.", "answer"),)))
     assert reason(Instance.of(asked, Origin("rows", 1))) == ""
+
+
+def test_an_answer_that_calls_a_tool_is_neither_empty_nor_the_same_as_another_call() -> None:
+    def asked(place: str, called: bool = True, said: str = "") -> Instance:
+        call = {"function": {"name": "weather", "arguments": {"place": place}}}
+        extra = {"turns": {"1": {"rest": {"tool_calls": [call] if called else []}}}}
+        return replace(made("What is it like there?", said), tags={"extra": json.dumps(extra)})
+
+    rows = [asked("Ulm"), asked("Bonn"), asked("Ulm"), asked("Ulm", called=False), asked("Ulm", said="I look:")]
+    verdicts = STRATEGIES["heuristics"][1](HeuristicsConfig(), rows, Context())
+    assert [verdict.reason for verdict in verdicts] == ["", "", "exact duplicate", "the answer is empty", ""]

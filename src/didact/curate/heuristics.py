@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from didact.curate.context import Context
 from didact.curate.words import all_words, shares_instruction
-from didact.instance import Instance, Verdict
+from didact.instance import Instance, Verdict, beside, digest
 
 Rule = Literal["refusal", "persona", "echo", "unfinished", "wordless", "control", "language"]
 RULES: tuple[Rule, ...] = ("refusal", "persona", "echo", "unfinished", "wordless", "control", "language")
@@ -54,10 +54,11 @@ class HeuristicsConfig(BaseModel):
 def heuristics(config: HeuristicsConfig, instances: Sequence[Instance], context: Context) -> list[Verdict]:
     """One verdict per instance; `near` of a duplicate is the id of the one that is kept."""
     placeholders = {text.casefold() for text in config.placeholders}
-    first: dict[tuple[tuple[str, str], ...], str] = {}
+    first: dict[str, str] = {}
     verdicts = []
     for instance in instances:
-        key = tuple((message.role, message.text) for message in instance.messages)
+        told = [[message.role, message.text] for message in instance.messages]
+        key = digest([told, beside(instance.tags)], 64)
         reason = _empty(instance, placeholders) or _faulty(instance, config)
         if reason:
             verdicts.append(Verdict(False, reason))
@@ -71,12 +72,18 @@ def heuristics(config: HeuristicsConfig, instances: Sequence[Instance], context:
 
 def _empty(instance: Instance, placeholders: set[str]) -> str:
     answer = instance.answer.strip()
-    if not answer:
+    if not answer and not _calls(instance):
         return "the answer is empty"
     if answer.casefold() in placeholders:
         return "the answer is a placeholder"
     asked = any(part.value.strip() for message in instance.context for part in message.parts)  # an image asks too
     return "" if asked else "the question is empty"
+
+
+def _calls(instance: Instance) -> bool:
+    """Whether the last turn answers by calling a tool."""
+    told = beside(instance.tags)
+    return bool(told and told[1].get(str(len(instance.messages) - 1), {}).get("tool_calls"))
 
 
 def _faulty(instance: Instance, config: HeuristicsConfig) -> str:
@@ -86,6 +93,8 @@ def _faulty(instance: Instance, config: HeuristicsConfig) -> str:
         fewest, most = config.words
         if not fewest <= len(_instruction(instance).split()) <= most:
             return f"the instruction has not {fewest} to {most} words"
+    if _calls(instance):
+        return ""  # "I look it up:" is a good beginning of a call
     return next((reason for rule in config.rules if (reason := CHECKS[rule](instance))), "")
 
 

@@ -8,11 +8,12 @@ from dataclasses import asdict, dataclass
 from statistics import NormalDist
 
 import numpy as np
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+from didact.audit.shares import Floats, change_bounds, is_change_of_share, is_share, share_bounds
+
 RESAMPLES = 10_000
 POWER = 0.8
+__all__ = ["POWER", "RESAMPLES", "Floats", "Interval", "mean_interval", "ratio_interval", "sums_of"]
 _BLOCK = 4_000_000  # random numbers drawn at once: 32 MB
 
 
@@ -55,9 +56,32 @@ def mean_interval(
     groups: items with equal keys share a source and are resampled together. span: the range a value can take; when
     all values are alike the bootstrap sees no spread, and the interval is then the exact binomial bound on the share of
     items that could still differ (without a span: no width). Percentiles are widened for small samples (Hesterberg
-    2015, expanded percentile).
+    2015, expanded percentile). Shares and changes of shares within the span get score intervals instead (`shares`).
     """
-    return ratio_interval(values, np.ones(len(values)), groups, seed=seed, level=level, span=span, resamples=resamples)
+    scored = _scored(np.asarray(values, dtype=float), groups, level, span)
+    return scored or ratio_interval(
+        values, np.ones(len(values)), groups, seed=seed, level=level, span=span, resamples=resamples
+    )
+
+
+def _scored(
+    values: Floats, groups: Sequence[Hashable] | None, level: float, span: tuple[float, float] | None
+) -> Interval | None:
+    """The score interval where values are hits, or hits minus hits; None where they are not, or are all alike."""
+    if len(values) < 2 or span is None or values.min() == values.max():
+        return None
+    if span == (0.0, 1.0) and is_share(values):
+        bounds = share_bounds
+    elif span == (-1.0, 1.0) and is_change_of_share(values):
+        bounds = change_bounds
+    else:
+        return None
+    units = sums_of(np.stack([values, np.ones(len(values))], axis=1), groups)
+    if len(units) < 2:
+        return None
+    low, high = bounds(values, units, level)
+    error = (high - low) / (2 * NormalDist().inv_cdf((1 + level) / 2))
+    return Interval(float(values.mean()), low, high, error, len(values), len(units), level)
 
 
 def ratio_interval(
@@ -73,7 +97,7 @@ def ratio_interval(
     """sum(numerators) / sum(denominators) with a bootstrap interval, as `mean_interval`; for means over tokens."""
     pairs = np.stack([np.asarray(numerators, float), np.asarray(denominators, float)], axis=1)
     n = len(pairs)
-    units = _sums(pairs, groups)
+    units = sums_of(pairs, groups)
     value = float(units[:, 0].sum() / units[:, 1].sum()) if n else math.nan
     if n == 0:
         return Interval(value, math.nan, math.nan, math.nan, n, len(units), level)
@@ -87,7 +111,8 @@ def ratio_interval(
     return Interval(value, float(low), float(high), error, n, len(units), level)
 
 
-def _sums(pairs: Floats, groups: Sequence[Hashable] | None) -> Floats:
+def sums_of(pairs: Floats, groups: Sequence[Hashable] | None) -> Floats:
+    """The pairs summed over each group, in the order in which groups come."""
     if groups is None:
         return pairs
     index: dict[Hashable, int] = {}

@@ -33,7 +33,7 @@ from pathlib import Path
 sys.path.insert(0, sys.argv[3])
 from safetensors.torch import save_file
 from test_tune import rendered
-from didact import tune
+from didact import prepare, tune
 from didact.certify.gradients import _double
 from didact.methods.full import FullConfig
 from didact.model import load
@@ -48,7 +48,7 @@ loaded.model.double()
 data = rendered(loaded, 5)
 config = tune.TuneConfig(precision="fp32", max_tokens=70, batch_size=5)
 with _double():
-    run = tune._prepare(loaded, FullConfig(), data, config, None, print, ranks)
+    run = prepare.prepare(loaded, FullConfig(), data, config, None, print, ranks)
     loaded.model.train()
     with run.forward.on(loaded):
         loss = tune._backward(run, loaded, data, 0, [0, 1, 2, 3, 4])

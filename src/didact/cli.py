@@ -275,7 +275,7 @@ def _upto(
     run = _open(target, out, sets)
     run.ranks, run.nodes = processes
     if run.recipe.tune.compile and max(processes) > 1:
-        from didact.tune import no_compile
+        from didact.prepare import no_compile
 
         raise no_compile()
     with run:

@@ -20,16 +20,18 @@ READING = (
     "languages.py", "superni.py",
     "bounds.py", "sandbox.py", "template.py", "template_set.py", "templates",
 )  # fmt: skip
-RENDERING = ("calling.py", "scaffold.py", "conversation.py", "render.py", "fit.py")
+RENDERING = ("calling.py", "scaffold.py", "conversation.py", "spans.py", "render.py", "fit.py")
 TUNING = (
     "attention.py",
     "pack.py",
     "model.py",
+    "model_files.py",
     "methods",
     "forward.py",
     "loss.py",
     "memory.py",
     "precision.py",
+    "prepare.py",
     "ranks.py",
     "tail.py",
     "tune.py",

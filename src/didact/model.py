@@ -5,25 +5,23 @@ A save is staged beside its place, flushed to disk, loaded again and compared wi
 
 from __future__ import annotations
 
-import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from didact.conversation import PLAIN, plain_template
 from didact.disk import flush, room
 from didact.errors import UsageError, missing_extra
 from didact.instance import digest
+from didact.model_files import inspect, read_json
 from didact.render import Renderer
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
-HARMLESS = frozenset({"_name_or_path", "_commit_hash", "_from_model_config", "_diffusers_version"})
 HUB_FILES = ("*.json", "*.safetensors", "*.jinja", "tokenizer.model", "merges.txt", "vocab.txt")
 TOLERANCE = 1e-4
 
@@ -122,34 +120,6 @@ def find(name: str) -> Path:
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         problem = f'the model "{name}" could not be fetched: {str(error).splitlines()[0]}'
         raise UsageError(problem, "check the name and the network, or name a local folder") from error
-
-
-def inspect(folder: Path) -> None:
-    """Refuse a model folder that is incomplete, would need a pickle to be opened, or asks for code to be run."""
-    config = folder / "config.json"
-    if not config.is_file():
-        raise UsageError("the model folder has no config.json", "name a folder saved by save_pretrained", file=folder)
-    if not any(folder.glob("*.safetensors")):
-        pickles = sorted(p.name for p in folder.iterdir() if p.suffix in PICKLES)
-        if pickles:
-            raise UsageError(
-                f"the weights are only there as a pickle ({pickles[0]}), which can run code and is never opened",
-                "convert them to safetensors in a place you trust",
-                file=folder,
-            )
-        raise UsageError("the model folder has no weights", "add model.safetensors", file=folder)
-    if not (folder / "tokenizer.json").is_file() and not (folder / "tokenizer_config.json").is_file():
-        raise UsageError("the model folder has no tokenizer", "add tokenizer.json", file=folder)
-    for path in sorted(folder.glob("*.json")):
-        if path.name in ("tokenizer.json", "vocab.json") or path.name.endswith(".index.json"):
-            continue
-        for key, value in _walk(_read_json(path)):
-            odd = key.startswith("_") and key not in HARMLESS
-            kernel = key.endswith("attn_implementation") and "/" in str(value)
-            if key in ("auto_map", "trust_remote_code") or odd or kernel:
-                raise UsageError(
-                    f'the model asks for code of its own to be run ("{key}")', "remove the key", file=path, field=key
-                )
 
 
 def save(
@@ -256,7 +226,7 @@ def _architecture(folder: Path) -> None:
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-    config, path = _read_json(folder / "config.json"), folder / "config.json"
+    config, path = read_json(folder / "config.json"), folder / "config.json"
     kind, classes = config.get("model_type"), [str(name) for name in config.get("architectures") or ()]
     if kind not in CONFIG_MAPPING_NAMES:
         problem = f'transformers {__version__} does not know the architecture "{kind}"'
@@ -288,23 +258,6 @@ def _read_template(path: Path) -> str:
         ) from error
 
 
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"not valid JSON: {error}", "download the model again", file=path) from error
-
-
-def _walk(data: Any) -> Iterator[tuple[str, Any]]:
-    if isinstance(data, dict):
-        for key, value in data.items():
-            yield key, value
-            yield from _walk(value)
-    elif isinstance(data, list):
-        for value in data:
-            yield from _walk(value)
-
-
 def _device(device: str) -> str:
     import torch
 
@@ -323,4 +276,4 @@ def _hash(folder: Path, renderer: Renderer) -> str:
     for path in sorted(folder.glob("*.safetensors")):
         with path.open("rb") as handle:
             sums.append(hashlib.file_digest(handle, "sha256").hexdigest())
-    return digest([_read_json(folder / "config.json"), renderer.hash, sums], 64)
+    return digest([read_json(folder / "config.json"), renderer.hash, sums], 64)

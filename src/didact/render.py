@@ -7,17 +7,16 @@ character spans. The prompt of an assistant turn is a prefix of the training row
 from __future__ import annotations
 
 import itertools
-import json
 import re
-from bisect import bisect_left
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from didact.calling import Calling, calling
 from didact.conversation import Conversations, Layout
 from didact.errors import UsageError
 from didact.instance import Instance, Message, Part, Slot, digest
+from didact.spans import Range, any_of, encode, encode_inner, fused, slots_of, within, without_added
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -77,7 +76,7 @@ class Renderer:
         self._backend = Tokenizer.from_str(backend.to_str())
         self._backend.no_padding()
         self._backend.no_truncation()
-        self._literal = _without_added(self._backend)
+        self._literal = without_added(self._backend)
         added = {token.content: i for i, token in tokenizer.added_tokens_decoder.items()}
         special = {t.content: i for i, t in tokenizer.added_tokens_decoder.items() if t.special}
         special |= {t: tokenizer.convert_tokens_to_ids(t) for t in tokenizer.all_special_tokens}
@@ -85,10 +84,10 @@ class Renderer:
         marks = special | {text: i for text, i in added.items() if TAG.fullmatch(text)}
         self._special, self._special_ids = special, frozenset(special.values())
         self._mark_ids = frozenset(marks.values())
-        self._control = _any_of(special)
+        self._control = any_of(special)
         self.bos = _bos(tokenizer)
         self.hash = digest([tokenizer.chat_template, self._backend.to_str(), sorted(marks), self.bos, RULES], 64)
-        self._conversations = Conversations(tokenizer, self._control, _any_of(marks))
+        self._conversations = Conversations(tokenizer, self._control, any_of(marks))
         self.stop = self._conversations.stops[0]
         stops = [special[self._control.search(stop).group()] for stop in self._conversations.stops]  # type: ignore[union-attr]
         eos = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
@@ -106,9 +105,9 @@ class Renderer:
         rendered = []
         encoded = self._encode(layouts)
         for instance, layout, (ids, spans) in zip(instances, layouts, encoded, strict=True):
-            weights, slots, ranges = [0.0] * len(ids), _slots(layout, spans), []
+            weights, slots, ranges = [0.0] * len(ids), slots_of(layout, spans), []
             for turn in layout.turns:
-                first, end = _within(spans, turn.start, turn.end)
+                first, end = within(spans, turn.start, turn.end)
                 if first < end:
                     weights[first:end] = [1.0] * (end - first)
                     ranges.append((first, end))
@@ -212,13 +211,13 @@ class Renderer:
     def _trained(self, instance: Instance) -> Turns:
         return "last" if instance.tags.get("train") == "last" else self.turns
 
-    def _encode(self, layouts: Sequence[Layout]) -> list[tuple[list[int], list[tuple[int, int]]]]:
+    def _encode(self, layouts: Sequence[Layout]) -> list[tuple[list[int], list[Range]]]:
         """Ids and character spans; control tokens inside contents as text, no token across a seam, BOS in front."""
         encodings = self._backend.encode_batch([layout.text for layout in layouts], add_special_tokens=False)
         result = []
         for layout, encoding in zip(layouts, encodings, strict=True):
             ids, spans = list(encoding.ids), list(encoding.offsets)
-            if any(_fused(layout.text, seam, spans) for seam in layout.seams):
+            if any(fused(layout.text, seam, spans) for seam in layout.seams):
                 ids, spans = self._encode_pieces(layout.text, sorted({0, *layout.seams, len(layout.text)}))
             if layout.contents and self._conversations.marks.search(
                 layout.text, layout.contents[0][0], layout.contents[-1][1]
@@ -229,24 +228,22 @@ class Renderer:
             result.append((ids, spans))
         return result
 
-    def _encode_pieces(self, text: str, cuts: list[int]) -> tuple[list[int], list[tuple[int, int]]]:
+    def _encode_pieces(self, text: str, cuts: list[int]) -> tuple[list[int], list[Range]]:
         ids: list[int] = []
-        spans: list[tuple[int, int]] = []
+        spans: list[Range] = []
         for a, b in itertools.pairwise(cuts):
-            piece_ids, piece_spans = _encode_inner(self._backend, text[a:b]) if a else _encode(self._backend, text[:b])
+            piece_ids, piece_spans = encode_inner(self._backend, text[a:b]) if a else encode(self._backend, text[:b])
             ids += piece_ids
             spans += [(a + c, a + d) for c, d in piece_spans]
         return ids, spans
 
-    def _as_text(
-        self, layout: Layout, ids: list[int], spans: list[tuple[int, int]]
-    ) -> tuple[list[int], list[tuple[int, int]]]:
+    def _as_text(self, layout: Layout, ids: list[int], spans: list[Range]) -> tuple[list[int], list[Range]]:
         """Replace control tokens that lie inside a content by the tokens of their letters.
 
         In an answer the model's own tags (<think>, <tool_call>) stay tags: it must produce them.
         """
         new_ids: list[int] = []
-        new_spans: list[tuple[int, int]] = []
+        new_spans: list[Range] = []
         k, contents = 0, layout.contents
         for id_, (a, b) in zip(ids, spans, strict=True):
             while k < len(contents) and contents[k][1] <= a:
@@ -258,9 +255,9 @@ class Renderer:
                 new_spans.append((a, b))
                 continue
             self.control_text += 1
-            piece_ids, piece_spans = _encode_inner(self._literal, layout.text[a:b])
+            piece_ids, piece_spans = encode_inner(self._literal, layout.text[a:b])
             if self._mark_ids.intersection(piece_ids):  # the model's own vocabulary may know the token as a piece
-                each = [_encode_inner(self._literal, letter) for letter in layout.text[a:b]]
+                each = [encode_inner(self._literal, letter) for letter in layout.text[a:b]]
                 piece_ids = [i for letter_ids, _ in each for i in letter_ids]
                 piece_spans = [(n, n + 1) for n, (letter_ids, _) in enumerate(each) for _ in letter_ids]
             new_ids += piece_ids
@@ -272,70 +269,12 @@ def _calling(instance: Instance) -> Calling:
     return calling(instance) if "extra" in instance.tags else Calling()
 
 
-def _any_of(tokens: Iterable[str]) -> re.Pattern[str]:
-    return re.compile("|".join(re.escape(t) for t in sorted(tokens, key=len, reverse=True)) or r"(?!)")
-
-
-def _without_added(backend: Any) -> Any:
-    """A tokenizer that knows no added token, so that their texts are letters to it."""
-    from tokenizers import Tokenizer
-
-    plain = json.loads(backend.to_str())
-    plain["added_tokens"], plain["post_processor"] = [], None
-    return Tokenizer.from_str(json.dumps(plain))
-
-
 def _bos(tokenizer: PreTrainedTokenizerBase) -> int | None:
     """The id that must begin every row: the one the tokenizer itself or its template puts there, if any."""
     bos = tokenizer.bos_token_id
     if bos is None:
         return None
     return int(bos) if tokenizer("a")["input_ids"][:1] == [bos] else None
-
-
-def _within(spans: list[tuple[int, int]], start: int, end: int) -> tuple[int, int]:
-    """The range of tokens that begin in start..end, without empty ones at its edges."""
-    first, last = bisect_left(spans, (start, -1)), bisect_left(spans, (end, -1))
-    while first < last and spans[first][0] == spans[first][1]:
-        first += 1
-    while first < last and spans[last - 1][0] == spans[last - 1][1]:
-        last -= 1
-    return first, last
-
-
-def _slots(layout: Layout, spans: list[tuple[int, int]]) -> list[Slot | None]:
-    """The slot in which most of each token lies."""
-    slots: list[Slot | None] = [None] * len(spans)
-    before = (0, 0)
-    for c, d, slot in sorted(layout.slots):
-        first, last = _within(spans, c, d)
-        slots[first:last] = [slot] * (last - first)
-        if first and spans[first - 1][1] > c:  # a token that begins earlier and reaches in
-            a, b = spans[first - 1]
-            if min(b, d) - c > max(0, min(b, before[1]) - max(a, before[0])):
-                slots[first - 1] = slot
-        before = (c, d)
-    return slots
-
-
-def _encode(backend: Any, text: str) -> tuple[list[int], list[tuple[int, int]]]:
-    encoding = backend.encode(text, add_special_tokens=False)
-    return list(encoding.ids), list(encoding.offsets)
-
-
-def _encode_inner(backend: Any, text: str) -> tuple[list[int], list[tuple[int, int]]]:
-    """Ids of a text that is not the beginning: without the blank that some tokenizers put before a first word."""
-    ids, spans = _encode(backend, "\n" + text)
-    inner = [(i, (a - 1, b - 1)) for i, (a, b) in zip(ids, spans, strict=True) if a >= 1]
-    if any(a < 1 < b for a, b in spans) or not inner or inner[0][1][0] != 0:
-        return _encode(backend, text)
-    return [i for i, _ in inner], [span for _, span in inner]
-
-
-def _fused(text: str, seam: int, spans: list[tuple[int, int]]) -> bool:
-    """Whether the tokens before a seam may depend on what follows: one reaches across, or blanks look ahead."""
-    before = bisect_left(spans, (seam, -1)) - 1
-    return text[max(0, seam - 2) : seam].isspace() or (before >= 0 and spans[before][1] > seam)
 
 
 def _squeeze(text: str) -> str:

@@ -19,16 +19,13 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from didact import checkpoint, memory
 from didact.errors import Interrupted, UsageError
-from didact.forward import Forward, Precision, measure, settle
-from didact.instance import digest
 from didact.methods import METHODS
-from didact.pack import best_fit, by_length, heaviest, step_rows, steps_per_epoch
+from didact.pack import best_fit, by_length, step_rows
+from didact.prepare import Prepared, activation_checkpointing, prepare
 from didact.ranks import ALONE, Ranks, gathered
 from didact.render import Tokens
 
 if TYPE_CHECKING:
-    import torch
-
     from didact.model import Loaded
 
 
@@ -118,7 +115,7 @@ def tune(
         notes.append(text)
         note(text)
 
-    run = _prepare(loaded, method, data, config, folder, say, ranks)
+    run = prepare(loaded, method, data, config, folder, say, ranks)
     resumed(run.first)
     loss, examples, saved, looped = run.loss, 0, time.monotonic(), time.perf_counter()
     loaded.model.train()
@@ -146,7 +143,7 @@ def tune(
                 raise Interrupted(f"stopped after step {step + 1} of {run.steps}; the same command goes on from there")
     loaded.model.eval()
     if config.activation_checkpointing:
-        _checkpointing(loaded.model, "disable")
+        activation_checkpointing(loaded.model, "disable")
     ended = time.perf_counter()
     return Result(
         steps=run.steps,
@@ -162,116 +159,8 @@ def tune(
     )
 
 
-@dataclass
-class _Run:
-    """All that is settled before the first step. first: steps already done; place: of the checkpoints.
-
-    max_tokens is the only thing that moves: it falls when memory does not hold so many.
-    """
-
-    trained: dict[str, torch.nn.Parameter]
-    optimizer: torch.optim.Optimizer
-    forward: Forward
-    precision: Precision
-    lengths: list[int]
-    heaviest: int
-    max_tokens: int
-    parameters: int
-    peak: float
-    steps: int
-    first: int
-    loss: float
-    place: Path | None
-    compile: bool
-    ranks: Ranks
-    say: Callable[[str], None]
-    too_large: Callable[[int], UsageError]
-
-
-def _prepare(
-    loaded: Loaded,
-    method: Any,
-    data: Sequence[Tokens],
-    config: TuneConfig,
-    folder: Path | None,
-    say: Callable[[str], None],
-    ranks: Ranks,
-) -> _Run:
-    """Attach the method, find the newest checkpoint, prove and measure the forward pass, restore."""
-    import torch
-
-    if config.compile and ranks.count > 1:
-        raise no_compile()
-    _inspect(loaded, data, config.max_length)
-    torch.manual_seed(config.seed)
-    parameters = sum(weight.numel() for weight in loaded.model.parameters())
-    row = METHODS[method.type]
-    row.attach(loaded.model, method)
-    if config.activation_checkpointing:
-        _checkpointing(loaded.model, "enable", {"use_reentrant": False})
-    wide = ranks.count > 1 and loaded.device.type == "cuda" and config.precision == "auto"
-    precision: Precision = "bf16" if wide or config.precision == "bf16" else "fp32"
-    forward = ranks.shard(loaded.model, settle(loaded, data, config.packing, say), precision == "bf16")
-    trained = {name: weight for name, weight in loaded.model.named_parameters() if weight.requires_grad}
-    peak = config.learning_rate if config.learning_rate is not None else row.rate(parameters)
-    optimizer = (row.optimizer or _adamw)(trained, peak, config, loaded.device)
-    lengths = [len(tokens.ids) for tokens in data]
-    place = None if folder is None else folder / _fingerprint(loaded, method, data, config, peak)
-    found = None if place is None else checkpoint.latest(place)
-    for text in found.skipped if found is not None else ():
-        say(f"passed over a checkpoint: {text}")
-
-    run = _Run(
-        trained=trained,
-        optimizer=optimizer,
-        forward=forward,
-        precision=precision,
-        lengths=lengths,
-        heaviest=heaviest(lengths, config.batch_size, config.seed),
-        max_tokens=config.max_tokens,
-        parameters=parameters,
-        peak=peak,
-        steps=_steps(len(data), config),
-        first=0,
-        loss=math.nan,
-        place=place,
-        compile=config.compile,
-        ranks=ranks,
-        say=say,
-        too_large=lambda longest: _too_large(loaded, method, config, longest),
-    )
-    if config.packing is True and not run.forward.packed:
-        raise UsageError("this model cannot be packed", "set tune.packing to auto", field="tune.packing")
-    if found is not None and found.step:
-        run.first, run.loss, run.max_tokens = found.step, float(found.state["loss"]), found.state["max_tokens"]
-        run.precision = found.state["precision"]
-        say(f"goes on after step {run.first} of {run.steps}, in {run.precision}")
-    elif config.precision == "auto" and ranks.count == 1:
-        run.precision, text = measure(loaded, run.forward, data, list(trained.values()))
-        say(text)
-    torch.manual_seed(config.seed)  # the proofs and measurements leave no trace in the state
-    if found is not None and found.step:
-        checkpoint.restore(trained, optimizer, found)
-    return run
-
-
-def _checkpointing(model: Any, what: Literal["enable", "disable"], *settings: Any) -> None:
-    """Later versions of transformers have another name for it.
-
-    The last layer keeps its activations: the backward begins there, so that computing them again would save nothing.
-    """
-    from didact import tail
-
-    names = (f"activation_checkpointing_{what}", f"gradient_checkpointing_{what}")
-    switch = next(getattr(model, name) for name in names if hasattr(model, name))
-    switch(*settings)
-    last = tail.last(model)
-    if getattr(last, "gradient_checkpointing", False):
-        last.gradient_checkpointing = False  # type: ignore[union-attr]
-
-
 @contextmanager
-def _computing(run: _Run, loaded: Loaded) -> Iterator[Callable[[], None]]:
+def _computing(run: Prepared, loaded: Loaded) -> Iterator[Callable[[], None]]:
     """The model ready for steps; gives what is to be called after each of them."""
     from didact.forward import compiled
     from didact.precision import bf16
@@ -288,7 +177,7 @@ def _computing(run: _Run, loaded: Loaded) -> Iterator[Callable[[], None]]:
 
 
 def _step(
-    run: _Run, loaded: Loaded, data: Sequence[Tokens], config: TuneConfig, step: int, rows: Sequence[int]
+    run: Prepared, loaded: Loaded, data: Sequence[Tokens], config: TuneConfig, step: int, rows: Sequence[int]
 ) -> tuple[float, float, float]:
     """One optimiser step: loss (mean nats per supervised token), norm of the gradient before clipping, rate."""
     rate = run.peak * _schedule(step, run.steps, config)
@@ -303,7 +192,7 @@ def _step(
     return loss, norm, rate
 
 
-def _backward(run: _Run, loaded: Loaded, data: Sequence[Tokens], step: int, rows: Sequence[int]) -> float:
+def _backward(run: Prepared, loaded: Loaded, data: Sequence[Tokens], step: int, rows: Sequence[int]) -> float:
     """The gradient of some rows' mean loss over as many micro-batches as needed, and that loss.
 
     What does not fit in memory is begun again in smaller pieces, which changes nothing; a row is not cut.
@@ -326,7 +215,7 @@ def _backward(run: _Run, loaded: Loaded, data: Sequence[Tokens], step: int, rows
 
 
 def _one_backward(
-    run: _Run, loaded: Loaded, data: Sequence[Tokens], step: int, rows: Sequence[int], weight: float, factor: float
+    run: Prepared, loaded: Loaded, data: Sequence[Tokens], step: int, rows: Sequence[int], weight: float, factor: float
 ) -> float:
     one = run.forward.batch(loaded, data, rows)
     part = run.forward.loss(loaded, replace(one, weights_N=one.weights_N / weight * factor))
@@ -352,47 +241,6 @@ def save(loaded: Loaded, method: Any, folder: Path) -> None:
     )
 
 
-# ---- before the first step
-
-
-def no_compile() -> UsageError:
-    """Sharded layers are not compiled."""
-    return UsageError("tune.compile is for one process", "set it to false, or leave out --nproc", field="tune.compile")
-
-
-def _inspect(loaded: Loaded, data: Sequence[Tokens], max_length: int) -> None:
-    """Refuse what cannot be trained truly: nothing, rows without a target, rows longer than the model can read."""
-    if not data:
-        raise UsageError("there is nothing to train on", "look at dropped.jsonl for the reasons")
-    for tokens in data:
-        source, row = tokens.where
-        if not tokens.supervised:
-            raise UsageError("the row has no supervised token", "drop it", file=source or None, line=row or None)
-    limit = min(max_length, loaded.max_positions or max_length)
-    long = [tokens for tokens in data if len(tokens.ids) > limit]
-    if long:
-        source, row = long[0].where
-        raise UsageError(
-            f"{len(long)} rows are longer than {limit} tokens, the first has {len(long[0].ids)}",
-            f"drop them: curate: [{{type: length}}], with tune.max_length at most {loaded.max_positions or 'any'}",
-            file=source or None,
-            line=row or None,
-        )
-
-
-def _steps(n: int, config: TuneConfig) -> int:
-    per_epoch = steps_per_epoch(n, config.batch_size)
-    steps = max(1, round(per_epoch * config.epochs))
-    return steps if config.max_steps is None else min(steps, config.max_steps)
-
-
-def _fingerprint(loaded: Loaded, method: Any, data: Sequence[Tokens], config: TuneConfig, peak: float) -> str:
-    """Names the run that a checkpoint belongs to: model, method, data and settings."""
-    settings = config.model_dump(exclude={"checkpoint_minutes"})
-    rows = digest([[tokens.ids, tokens.weights] for tokens in data], 64)
-    return digest([loaded.hash, method.model_dump(), settings, peak, rows])
-
-
 # ---- one step
 
 
@@ -404,25 +252,6 @@ def _schedule(step: int, steps: int, config: TuneConfig) -> float:
     if config.schedule == "cosine":
         return 0.5 * (1 + math.cos(math.pi * share))
     return 1.0 - share if config.schedule == "linear" else 1.0
-
-
-def _adamw(
-    trained: dict[str, torch.nn.Parameter], peak: float, config: TuneConfig, device: torch.device
-) -> torch.optim.Optimizer:
-    """AdamW (Loshchilov 2019, arXiv 1711.05101); vectors are not decayed."""
-    import torch
-
-    matrices = [p for p in trained.values() if p.ndim >= 2]
-    vectors = [p for p in trained.values() if p.ndim < 2]
-    groups = [{"params": matrices, "weight_decay": config.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
-    return torch.optim.AdamW([g for g in groups if g["params"]], lr=peak, betas=(0.9, 0.99), fused=True)
-
-
-def _too_large(loaded: Loaded, method: Any, config: TuneConfig, longest: int) -> UsageError:
-    """Out of memory on a single row: what would need less, and how much."""
-    plan = replace(memory.plan_of(method.model_dump(), config), tokens=longest, longest=longest)
-    changes = "; ".join(memory.cheaper(memory.shape(loaded.folder), plan))
-    return UsageError(f"memory does not hold a single row of {longest} tokens", changes)
 
 
 def _gradient_norm(weights: Any, clip: float) -> float:

@@ -318,3 +318,8 @@ class Conversations:
 def plain_template() -> str:
     """The built-in chat template for models that have none."""
     return resources.files("didact").joinpath("templates/chat/plain.jinja").read_text(encoding="utf-8")
+
+
+def text_to_text_template() -> str:
+    """The built-in template for masked and encoder-decoder models: a text, its end, the answer, its end."""
+    return resources.files("didact").joinpath("templates/chat/text_to_text.jinja").read_text(encoding="utf-8")

@@ -23,6 +23,7 @@ READING = (
 RENDERING = ("calling.py", "scaffold.py", "conversation.py", "spans.py", "render.py", "fit.py")
 TUNING = (
     "attention.py",
+    "kinds.py",
     "pack.py",
     "model.py",
     "model_files.py",

@@ -12,7 +12,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from didact import attention
+from didact import attention, kinds
 from didact.pack import Batch, batch, flat, shared_beginnings
 
 if TYPE_CHECKING:
@@ -44,6 +44,8 @@ class Forward:
 
     def batch(self, loaded: Loaded, data: Sequence[Tokens], rows: Sequence[int]) -> Batch:
         """The tensors of some rows, laid out for this pass, on the device."""
+        if loaded.kind != "causal":
+            return shown(loaded, data, rows).to(loaded.device)
         one = flat(data, rows, self.share) if self.packed else batch(data, rows, loaded.pad_id)
         return one.to(loaded.device)
 
@@ -90,6 +92,8 @@ class Forward:
         return loss.of_logits(self.logits(loaded, one), one.labels_N, one.weights_N)
 
     def _inputs(self, loaded: Loaded, one: Batch) -> dict[str, Any]:
+        if loaded.kind != "causal":
+            return {"input_ids": one.ids_BT, **one.inputs}
         inputs: dict[str, Any] = {"input_ids": one.ids_BT, "use_cache": False}
         if self.packed:
             width = loaded.model.config.get_text_config().hidden_size
@@ -110,6 +114,23 @@ WAYS = (  # the cheapest first
 )
 
 
+def shown(loaded: Loaded, data: Sequence[Tokens], rows: Sequence[int]) -> Batch:
+    """Rows for a model that is not causal: one sequence each, of a masked model one for each token that is taught."""
+    import torch
+
+    found, weights = list[kinds.Shown](), list[float]()
+    for row in rows:
+        ids, turns = data[row].ids, data[row].turns
+        for start, end in turns:
+            found += kinds.taught(loaded, ids, start, end)
+            weights += data[row].weights[start:end]
+    ids_BT, reads_N, inputs = kinds.tensors(loaded, found)
+    labels_N = torch.tensor([label for one in found for label in one.labels])
+    names = tuple(data[row].instance_id for row in rows)
+    places = torch.zeros_like(ids_BT)
+    return Batch(ids_BT, places, reads_N, labels_N, torch.tensor(weights), names, tuple(rows), inputs=inputs)
+
+
 def settle(
     loaded: Loaded, data: Sequence[Tokens], packing: bool | Literal["auto"], say: Callable[[str], None]
 ) -> Forward:
@@ -118,6 +139,9 @@ def settle(
 
     from didact import tail
 
+    if loaded.kind != "causal":
+        say("one sequence per row: packing is for models that write from left to right")
+        return Forward()
     rows, plain = sample(data), Forward()
     # computed again in the backward, the last layer would be that of every position
     again = any(getattr(module, "gradient_checkpointing", False) for module in loaded.model.modules())

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from didact import kinds
 from didact.errors import UsageError
 from didact.forward import Head, head
 from didact.instance import Instance, Message, Origin
@@ -45,7 +46,7 @@ class Answerer:
     def __init__(self, loaded: Loaded, max_new_tokens: int = 64, batch_size: int = 128, max_tokens: int = 8192) -> None:
         self.loaded, self.max_new_tokens = loaded, max_new_tokens
         self.batch_size, self.max_tokens = batch_size, max_tokens
-        self._trees: bool | None = None
+        self._trees: bool | None = None if loaded.kind == "causal" else False
         self._head: Head | None = None
 
     # ---- generation
@@ -100,6 +101,12 @@ class Answerer:
         import torch
         from transformers import DynamicCache
 
+        if self.loaded.kind != "causal":
+            room = (self.loaded.max_positions or 1 << 30) - (
+                max(map(len, prompts)) if self.loaded.kind == "masked" else 2
+            )
+            yield from kinds.steps(self.loaded, prompts, min(self.max_new_tokens, room))
+            return
         model, device = self.loaded.model.eval(), self.loaded.device
         stops = torch.tensor(self.loaded.renderer.stop_ids, device=device)
         longest = max(len(prompt) for prompt in prompts)
@@ -250,6 +257,8 @@ class Answerer:
 
         renderer = self.loaded.renderer
         limit = self.loaded.max_positions or 4096
+        if self.loaded.kind != "causal":
+            return self._other_text_loss(texts, limit - 2)
         windows: list[tuple[int, list[int]]] = []
         for i, text in enumerate(texts):
             ids = renderer.plain(text)
@@ -263,6 +272,16 @@ class Answerer:
                 sums[i] += value
                 counts[i] += len(ids) - 1
         return list(zip(sums, counts, strict=True))
+
+    def _other_text_loss(self, texts: Sequence[str], limit: int) -> list[tuple[float, int]]:
+        """A masked model is asked for every token between its neighbours, an encoder-decoder for the later half."""
+        groups: list[list[kinds.Shown]] = []
+        for text in texts:
+            ids = self.loaded.renderer.plain(text)
+            windows = [ids[start : start + limit] for start in range(0, len(ids), limit)]
+            groups.append([one for window in windows for one in kinds.plain(self.loaded, window)])
+        nats = kinds.nats(self.loaded, groups, self.max_tokens)
+        return [(value, sum(len(one.labels) for one in group)) for value, group in zip(nats, groups, strict=True)]
 
     def answer_loss(self, instances: Sequence[Instance]) -> list[float]:
         """Mean nats per token of each instance's last answer and its stop; NaN if none of it fits the model."""
@@ -286,6 +305,9 @@ class Answerer:
         """Summed nats of each row over the positions a..b-1 whose next tokens are asked for."""
         import torch
 
+        if self.loaded.kind != "causal":
+            some = [list(kinds.taught(self.loaded, ids, a + 1, b + 1)) for ids, (a, b) in zip(rows, spans, strict=True)]
+            return kinds.nats(self.loaded, some, self.max_tokens)
         device, length = self.loaded.device, max(map(len, rows)) - 1
         ids_BT = torch.full((len(rows), length + 1), self.loaded.pad_id, dtype=torch.long)
         chosen_BT = torch.zeros(len(rows), length, dtype=torch.bool)

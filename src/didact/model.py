@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from didact.conversation import PLAIN, plain_template
+from didact.conversation import PLAIN, plain_template, text_to_text_template
 from didact.disk import flush, room
 from didact.errors import UsageError, missing_extra
 from didact.instance import digest
 from didact.model_files import inspect, read_json
+from didact.kinds import Kind, decoder_start, kind_of
 from didact.render import Renderer
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ TOLERANCE = 1e-4
 
 @dataclass
 class Loaded:
-    """A model ready to be tuned or asked. hash: of its weights, configuration and renderer."""
+    """A model ready to be tuned or asked. hash: of its weights, configuration and renderer; kind: how it writes."""
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
@@ -36,6 +37,7 @@ class Loaded:
     name: str
     hash: str
     folder: Path
+    kind: Kind = "causal"
 
     @property
     def device(self) -> torch.device:
@@ -48,7 +50,16 @@ class Loaded:
         value = getattr(self.model.config, "max_position_embeddings", None) or getattr(
             self.model.config, "n_positions", None
         )
-        return int(value) if value else None
+        places = [m for m in self.model.modules() if getattr(m, "position_embeddings", None) is not None]
+        skipped = [getattr(m.position_embeddings, "padding_idx", None) for m in places]
+        lost = [padding + 1 for padding in skipped if padding is not None]  # RoBERTa counts from behind its padding
+        return int(value) - max(lost, default=0) if value else None
+
+    @property
+    def mask_id(self) -> int:
+        """The id that a masked model is asked at."""
+        found: int = self.tokenizer.mask_token_id
+        return found
 
     @property
     def pad_id(self) -> int:
@@ -70,15 +81,19 @@ def load(name: str, *, chat_template: str | None = None, device: str = "auto", t
     transformers.utils.logging.disable_progress_bar()
     folder = find(name)
     inspect(folder)
-    _architecture(folder)
+    kind = _architecture(folder)
     tokenizer = _tokenizer(folder)
+    if kind != "causal":
+        _complete(tokenizer, kind, folder)
     if chat_template is not None:
         tokenizer.chat_template = plain_template() if chat_template == PLAIN else _read_template(Path(chat_template))
     try:
         renderer = Renderer(tokenizer, "last" if turns == "last" else "all")
     except UsageError as error:
         raise error.at(file=folder) from error
-    model = _weights(folder)
+    model = _weights(folder, kind)
+    if kind == "encoder_decoder":
+        decoder_start(model)
     rows = int(model.get_input_embeddings().weight.shape[0])
     largest = max(tokenizer.get_vocab().values()) + 1
     if largest > rows:
@@ -88,7 +103,7 @@ def load(name: str, *, chat_template: str | None = None, device: str = "auto", t
             file=folder,
         )
     model.to(_device(device)).eval()
-    return Loaded(model, tokenizer, renderer, name, _hash(folder, renderer), folder)
+    return Loaded(model, tokenizer, renderer, name, _hash(folder, renderer), folder, kind)
 
 
 def load_tuned(folder: Path, device: str = "auto") -> Loaded:
@@ -153,9 +168,8 @@ def save(
                 merge()
                 _close(live, _logits(loaded.model, probe), "merging the adapter changed the model's answers")
             _write(loaded, stage)
-            _close(
-                live, _logits(_weights(stage).to(loaded.device).eval(), probe), "the saved model reads back differently"
-            )
+            again = _weights(stage, loaded.kind).to(loaded.device).eval()
+            _close(live, _logits(again, probe), "the saved model reads back differently")
             flush(stage)
     except BaseException:
         shutil.rmtree(stage, ignore_errors=True)
@@ -173,12 +187,12 @@ def _old(folder: Path) -> Path:
 
 
 def _write(loaded: Loaded, stage: Path) -> None:
-    generation = loaded.model.generation_config
-    stops = list(loaded.renderer.stop_ids)
-    generation.eos_token_id = stops if len(stops) > 1 else stops[0]
-    if generation.pad_token_id is None:
-        pad = loaded.tokenizer.pad_token_id
-        generation.pad_token_id = stops[0] if pad is None else pad
+    generation, stops = getattr(loaded.model, "generation_config", None), list(loaded.renderer.stop_ids)
+    if generation is not None:  # a masked model has none
+        generation.eos_token_id = stops if len(stops) > 1 else stops[0]
+        if generation.pad_token_id is None:
+            pad = loaded.tokenizer.pad_token_id
+            generation.pad_token_id = stops[0] if pad is None else pad
     loaded.model.save_pretrained(stage)
     loaded.tokenizer.save_pretrained(stage)
     (stage / "chat_template.jinja").write_text(str(loaded.tokenizer.chat_template), encoding="utf-8")
@@ -196,18 +210,24 @@ def _logits(model: PreTrainedModel, ids_BT: torch.Tensor) -> torch.Tensor:
     was = model.training
     model.eval()
     with torch.no_grad():
-        logits: torch.Tensor = model(input_ids=ids_BT, use_cache=False).logits.float()
+        both = {"decoder_input_ids": ids_BT} if model.config.is_encoder_decoder else {}
+        logits: torch.Tensor = model(input_ids=ids_BT, **both).logits.float()
     model.train(was)
     return logits
 
 
-def _weights(folder: Path) -> PreTrainedModel:
+def _weights(folder: Path, kind: Kind = "causal") -> PreTrainedModel:
     import torch
     from safetensors import SafetensorError
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelForSeq2SeqLM
 
+    heads = {
+        "causal": AutoModelForCausalLM,
+        "masked": AutoModelForMaskedLM,
+        "encoder_decoder": AutoModelForSeq2SeqLM,
+    }
     try:
-        model, info = AutoModelForCausalLM.from_pretrained(
+        model, info = heads[kind].from_pretrained(
             folder, dtype=torch.float32, use_safetensors=True, local_files_only=True, output_loading_info=True
         )
     except (SafetensorError, OSError, ValueError, RuntimeError, KeyError) as error:
@@ -220,11 +240,10 @@ def _weights(folder: Path) -> PreTrainedModel:
     return model
 
 
-def _architecture(folder: Path) -> None:
-    """Refuse what transformers does not know, and what is no causal language model."""
+def _architecture(folder: Path) -> Kind:
+    """How the model writes; refuses what transformers does not know, and what is no language model."""
     from transformers import __version__
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
-    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
     config, path = read_json(folder / "config.json"), folder / "config.json"
     kind, classes = config.get("model_type"), [str(name) for name in config.get("architectures") or ()]
@@ -232,11 +251,26 @@ def _architecture(folder: Path) -> None:
         problem = f'transformers {__version__} does not know the architecture "{kind}"'
         fix = "pip install -U transformers, or take a model of an architecture it has"
         raise UsageError(problem, fix, file=path, field="model_type")
-    masked = any(name.endswith("ForMaskedLM") for name in classes) and not config.get("is_decoder")
-    if kind not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES or masked:
-        problem = f'"{classes[0] if classes else kind}" is no causal language model'
-        fix = "take a base that writes text from left to right"
-        raise UsageError(problem, fix, file=path, field="architectures" if masked else "model_type")
+    found = kind_of(config)
+    if found is None:
+        problem = f'"{classes[0] if classes else kind}" is no language model'
+        fix = "take a causal, a masked or an encoder-decoder language model"
+        raise UsageError(problem, fix, file=path, field="model_type")
+    return found
+
+
+def _complete(tokenizer: PreTrainedTokenizerBase, kind: Kind, folder: Path) -> None:
+    """What BERT calls [CLS] and [SEP] begins and ends a row; a model without a chat template reads plain text."""
+    if tokenizer.eos_token is None:
+        tokenizer.eos_token = tokenizer.sep_token
+    if tokenizer.bos_token is None and tokenizer.cls_token is not None:
+        tokenizer.bos_token = tokenizer.cls_token
+    needed = {"a mask token": kind != "masked" or tokenizer.mask_token, "an end token": tokenizer.eos_token}
+    for name, there in needed.items():
+        if not there:
+            raise UsageError(f"the tokenizer has no {name.partition(' ')[2]}", f"give it {name}", file=folder)
+    if not tokenizer.chat_template:
+        tokenizer.chat_template = text_to_text_template()
 
 
 def _tokenizer(folder: Path) -> PreTrainedTokenizerBase:

@@ -10,8 +10,8 @@ from __future__ import annotations
 import bisect
 import itertools
 import random
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -39,7 +39,8 @@ class Span:
 class Batch:
     """Rows as tensors: a loss is read at place reads_N of the flattened (B, T), of token labels_N times weights_N.
 
-    spans: what lies on the flat axis of a packed batch (B = 1); empty if each row is a row of the tensor.
+    spans: what lies on the flat axis of a packed batch (B = 1); empty if each row is a row of the tensor. inputs: what
+    else the model is given, for models that are not causal.
     """
 
     ids_BT: torch.Tensor
@@ -50,10 +51,12 @@ class Batch:
     instance_ids: tuple[str, ...]
     rows: tuple[int, ...]
     spans: tuple[Span, ...] = ()
+    inputs: Mapping[str, torch.Tensor] = field(default_factory=dict)
 
     def to(self, device: torch.device | str) -> Batch:
         names = ("ids_BT", "positions_BT", "reads_N", "labels_N", "weights_N")
-        return replace(self, **{name: getattr(self, name).to(device) for name in names})
+        inputs = {name: value.to(device) for name, value in self.inputs.items()}
+        return replace(self, inputs=inputs, **{name: getattr(self, name).to(device) for name in names})
 
 
 def steps_per_epoch(n: int, batch_size: int) -> int:

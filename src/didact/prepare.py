@@ -14,6 +14,7 @@ from didact import checkpoint, memory
 from didact.errors import UsageError
 from didact.forward import Forward, Precision, measure, settle
 from didact.instance import digest
+from didact.kinds import cost
 from didact.methods import METHODS
 from didact.pack import heaviest, steps_per_epoch
 from didact.ranks import Ranks
@@ -79,7 +80,7 @@ def prepare(
     trained = {name: weight for name, weight in loaded.model.named_parameters() if weight.requires_grad}
     peak = config.learning_rate if config.learning_rate is not None else row.rate(parameters)
     optimizer = (row.optimizer or _adamw)(trained, peak, config, loaded.device)
-    lengths = [len(tokens.ids) for tokens in data]
+    lengths = [cost(loaded.kind, tokens) for tokens in data]
     place = None if folder is None else folder / _fingerprint(loaded, method, data, config, peak)
     found = None if place is None else checkpoint.latest(place)
     for text in found.skipped if found is not None else ():

@@ -176,9 +176,11 @@ class Renderer:
                 name = call["function"]["name"]
                 if name not in said:
                     return f"the supervised tokens read {said[:60]!r}, without the call to {name!r}"
-            whole = _squeeze(answer) in _squeeze(said) if told.calls(number) else _squeeze(said).endswith(
-                _squeeze(answer + stop)
-            )  # fmt: skip
+            forms = dict.fromkeys((answer, self._normal(answer)))  # BERT's tokenizer writes small letters
+            whole = any(
+                _squeeze(form) in _squeeze(said) if told.calls(number) else _squeeze(said).endswith(_squeeze(form + stop))
+                for form in forms
+            )
             if not whole:
                 return f"the supervised tokens read {said[:60]!r}, not the answer {answer[:60]!r} + {stop!r}"
         if tokens.ids[: tokens.turns[-1][0]] != prompt:
@@ -191,6 +193,11 @@ class Renderer:
             if ids.count(bos) != expected or ids[:2] == [bos, bos]:
                 return f"{ids.count(bos)} BOS tokens instead of {expected}"
         return ""
+
+    def _normal(self, text: str) -> str:
+        """A text as the tokenizer's normaliser leaves it."""
+        normalizer = self._backend.normalizer
+        return text if normalizer is None else str(normalizer.normalize_str(text)).replace("\u2581", "")
 
     def shown(self, tokens: Tokens) -> list[Shown]:
         """The tokens with their texts, for coloured printing."""

@@ -18,8 +18,11 @@ if TYPE_CHECKING:
 
     from didact.render import Tokens
 
-Kind = Literal["causal", "masked", "encoder_decoder"]
-STRIDE = 7  # a masked model is asked for every seventh token of a plain text at a time, about as many as in BERT's training
+Kind = Literal["causal", "masked", "encoder-decoder"]
+KINDS: tuple[Kind, ...] = ("causal", "masked", "encoder-decoder")
+STRIDE = (
+    7  # a masked model is asked for every seventh token of a plain text at a time, about as many as in BERT's training
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +44,7 @@ def kind_of(config: Mapping[str, Any]) -> Kind | None:
 
     kind, classes = config.get("model_type"), [str(name) for name in config.get("architectures") or ()]
     if config.get("is_encoder_decoder"):
-        return "encoder_decoder" if kind in auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES else None
+        return "encoder-decoder" if kind in auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES else None
     causal = kind in auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
     told = any(name.endswith(("ForMaskedLM", "ForPreTraining")) for name in classes) and not config.get("is_decoder")
     if kind in auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES and (told or not causal):
@@ -118,9 +121,7 @@ def nats(loaded: Any, groups: Sequence[Sequence[Shown]], max_tokens: int = 8192)
     """Summed negative log-likelihood (nats) of the labels of each group of sequences."""
     import torch
 
-    alone = sorted(
-        ((i, one) for i, group in enumerate(groups) for one in group), key=lambda pair: -_length(pair[1])
-    )
+    alone = sorted(((i, one) for i, group in enumerate(groups) for one in group), key=lambda pair: -_length(pair[1]))
     sums = torch.zeros(len(groups), dtype=torch.double)
     loaded.model.eval()
     while alone:

@@ -81,7 +81,7 @@ def load(name: str, *, chat_template: str | None = None, device: str = "auto", t
     transformers.utils.logging.disable_progress_bar()
     folder = find(name)
     inspect(folder)
-    kind = _architecture(folder)
+    kind = kind_in(folder)
     tokenizer = _tokenizer(folder)
     if kind != "causal":
         _complete(tokenizer, kind, folder)
@@ -92,7 +92,7 @@ def load(name: str, *, chat_template: str | None = None, device: str = "auto", t
     except UsageError as error:
         raise error.at(file=folder) from error
     model = _weights(folder, kind)
-    if kind == "encoder_decoder":
+    if kind == "encoder-decoder":
         decoder_start(model)
     rows = int(model.get_input_embeddings().weight.shape[0])
     largest = max(tokenizer.get_vocab().values()) + 1
@@ -224,7 +224,7 @@ def _weights(folder: Path, kind: Kind = "causal") -> PreTrainedModel:
     heads = {
         "causal": AutoModelForCausalLM,
         "masked": AutoModelForMaskedLM,
-        "encoder_decoder": AutoModelForSeq2SeqLM,
+        "encoder-decoder": AutoModelForSeq2SeqLM,
     }
     try:
         model, info = heads[kind].from_pretrained(
@@ -240,7 +240,7 @@ def _weights(folder: Path, kind: Kind = "causal") -> PreTrainedModel:
     return model
 
 
-def _architecture(folder: Path) -> Kind:
+def kind_in(folder: Path) -> Kind:
     """How the model writes; refuses what transformers does not know, and what is no language model."""
     from transformers import __version__
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES

@@ -178,7 +178,9 @@ class Renderer:
                     return f"the supervised tokens read {said[:60]!r}, without the call to {name!r}"
             forms = dict.fromkeys((answer, self._normal(answer)))  # BERT's tokenizer writes small letters
             whole = any(
-                _squeeze(form) in _squeeze(said) if told.calls(number) else _squeeze(said).endswith(_squeeze(form + stop))
+                _squeeze(form) in _squeeze(said)
+                if told.calls(number)
+                else _squeeze(said).endswith(_squeeze(form + stop))
                 for form in forms
             )
             if not whole:

@@ -224,12 +224,14 @@ def tune(run: Run) -> Done:
     from didact import fingerprint, memory
     from didact.encoded import encoded
     from didact.fit import fit
-    from didact.model import find
+    from didact.methods import suits
+    from didact.model import find, kind_in
     from didact.tune import save
     from didact.tune import tune as train
 
-    settings = run.recipe.tune
-    run.console.stage("", memory.before_loading(find(run.model_name()), run.recipe.method.model_dump(), settings))
+    settings, folder = run.recipe.tune, find(run.model_name())
+    suits(run.recipe.method.type, kind_in(folder))
+    run.console.stage("", memory.before_loading(folder, run.recipe.method.model_dump(), settings))
     loaded = run.model()
     limit = min(settings.max_length, loaded.max_positions or settings.max_length)
     renderer, kept = loaded.renderer, run.path / "kept.jsonl"

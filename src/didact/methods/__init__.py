@@ -5,17 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BaseModel, Field
 
+from didact.errors import UsageError
+from didact.kinds import KINDS, Kind
 from didact.methods import bitfit, full, lora
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-
-Kind = Literal["causal", "masked", "encoder-decoder"]
-KINDS: tuple[Kind, ...] = ("causal", "masked", "encoder-decoder")
 
 
 @dataclass(frozen=True)
@@ -56,3 +55,12 @@ METHODS: dict[str, Method] = {
     ),
 }
 MethodConfig = Annotated[full.FullConfig | bitfit.BitfitConfig | lora.LoraConfig, Field(discriminator="type")]
+
+
+def suits(method: str, kind: Kind) -> None:
+    """Refuse a method on a kind of model that it does not work on, before a weight is loaded."""
+    row = METHODS[method]
+    if kind not in row.models:
+        able = ", ".join(name for name, other in METHODS.items() if kind in other.models)
+        problem = f"{method} is for {' and '.join(row.models)} models, and this one is {kind}"
+        raise UsageError(problem, f"take another model, or one of {able}", field="method.type")

@@ -20,9 +20,7 @@ if TYPE_CHECKING:
 
 Kind = Literal["causal", "masked", "encoder-decoder"]
 KINDS: tuple[Kind, ...] = ("causal", "masked", "encoder-decoder")
-STRIDE = (
-    7  # a masked model is asked for every seventh token of a plain text at a time, about as many as in BERT's training
-)
+STRIDE = 7  # of a plain text a masked model is asked for every seventh token at a time, about the share of BERT
 
 
 @dataclass(frozen=True, slots=True)

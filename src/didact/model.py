@@ -15,8 +15,8 @@ from didact.conversation import PLAIN, plain_template, text_to_text_template
 from didact.disk import flush, room
 from didact.errors import UsageError, missing_extra
 from didact.instance import digest
-from didact.model_files import inspect, read_json
 from didact.kinds import Kind, decoder_start, kind_of
+from didact.model_files import inspect, read_json
 from didact.render import Renderer
 
 if TYPE_CHECKING:

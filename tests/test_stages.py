@@ -6,8 +6,9 @@ from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
-from didact import stages
+from didact import arms
 from didact.console import Console
+from didact.infer import Answerer
 from didact.instance import Instance, Message, Origin, Part
 from didact.recipe import Recipe
 
@@ -27,13 +28,13 @@ def test_a_control_leaves_out_rows_that_outgrew_the_limit_and_says_how_many(tiny
     console.stage = lambda name, text: said.append(text)  # type: ignore[method-assign]
     run = SimpleNamespace(
         recipe=recipe,
-        model_name=lambda: str(tiny_llama),
+        model_name=lambda recipe: str(tiny_llama),
         console=console,
         patience=nullcontext,
         stop=0,
         journal={"precision": "fp32"},
     )
     rows = [instance(1, "yes"), instance(2, "no"), instance(3, "far too long " * 10)]
-    speaker = stages._retrain(run, rows)  # type: ignore[arg-type]
-    assert len(speaker.answer(rows[:2])) == 2
+    loaded = arms.retrained(run, rows)  # type: ignore[arg-type]
+    assert len(Answerer(loaded).answer(rows[:2])) == 2
     assert said == ["control: without 1 of 3 rows, longer than 60 tokens now"]

@@ -55,7 +55,7 @@ CODE = {
     "curate": ("stages.py", "instance.py", "files.py", "curate", *RENDERING, "infer.py", "embed.py"),
     "card": ("stages.py", "instance.py", "curate", "card"),
     "tune": ("stages.py", *RENDERING, *TUNING, "parallel.py"),
-    "audit": ("stages.py", "instance.py", *RENDERING, *TUNING, "infer.py", "audit"),
+    "audit": ("stages.py", "auditing.py", "arms.py", "instance.py", *RENDERING, *TUNING, "infer.py", "audit"),
     "report": ("stages.py", "audit"),
     "certify": ("certify", *RENDERING, *TUNING),
 }
@@ -74,6 +74,16 @@ def rendering() -> str:
     """Hash of the code that turns instances into tokens."""
     root = Path(__file__).parent
     return digest({name: sha256(root / name) for name in ("instance.py", *RENDERING)})
+
+
+def speaking() -> str:
+    """Hash of the code that decides what a tuned model says, training included."""
+    root = Path(__file__).parent
+    names = ("instance.py", *RENDERING, *TUNING, "infer.py")
+    files = sorted(
+        f for name in names for f in ([root / name] if (root / name).is_file() else (root / name).rglob("*.py"))
+    )
+    return digest({str(f.relative_to(root)): sha256(f) for f in files})
 
 
 def model(name: str) -> str:

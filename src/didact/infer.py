@@ -41,18 +41,31 @@ class _Tree:
 
 
 class Answerer:
-    """Answers instances with a loaded model; all results are in the order of the instances."""
+    """Answers instances with a loaded model; all results are in the order of the instances.
 
-    def __init__(self, loaded: Loaded, max_new_tokens: int = 64, batch_size: int = 128, max_tokens: int = 8192) -> None:
+    temperature: 0 is greedy, else answers are drawn at it from `seed`.
+    """
+
+    def __init__(
+        self,
+        loaded: Loaded,
+        max_new_tokens: int = 64,
+        batch_size: int = 128,
+        max_tokens: int = 8192,
+        temperature: float = 0.0,
+        seed: int = 0,
+    ) -> None:
+        self.temperature, self.seed = temperature, seed  # 0: greedy
         self.loaded, self.max_new_tokens = loaded, max_new_tokens
         self.batch_size, self.max_tokens = batch_size, max_tokens
+        self._generator: torch.Generator | None = None
         self._trees: bool | None = None if loaded.kind == "causal" else False
         self._head: Head | None = None
 
     # ---- generation
 
     def answer(self, instances: Sequence[Instance]) -> list[Answer]:
-        """Greedy answers. Raises UsageError for a prompt that fills the model's positions."""
+        """Greedy answers, or drawn ones. Raises UsageError for a prompt that fills the model's positions."""
         prompts = self.loaded.renderer.prompt_all(instances)
         self._fit(instances, prompts)
         order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
@@ -131,7 +144,7 @@ class Answerer:
                     use_cache=True,
                     logits_to_keep=1,
                 ).logits[:, -1]
-            ids_B = logits_BV.argmax(-1)
+            ids_B = self._next(logits_BV)
             current = alive_B.tolist()
             yield ids_B[alive_B], [row for row, living in zip(rows, current, strict=True) if living]
             alive_B = alive_B & ~torch.isin(ids_B, stops)
@@ -145,6 +158,17 @@ class Answerer:
                 cache.batch_select_indices(kept)
                 ids_BT, positions_BT, seen_BT, alive_B = ids_BT[kept], positions_BT[kept], seen_BT[kept], alive_B[kept]
                 rows = [rows[i] for i in kept.tolist()]
+
+    def _next(self, logits_BV: torch.Tensor) -> torch.Tensor:
+        """The likeliest next ids, or with a temperature ids drawn by their probabilities."""
+        import torch
+
+        if self.temperature == 0:
+            return logits_BV.argmax(-1)
+        if self._generator is None:
+            self._generator = torch.Generator(logits_BV.device).manual_seed(self.seed)
+        shares_BV = torch.softmax(logits_BV.float() / self.temperature, dim=-1)
+        return torch.multinomial(shares_BV, 1, generator=self._generator)[:, 0]
 
     def _fit(self, instances: Sequence[Instance], prompts: Sequence[list[int]]) -> None:
         limit = self.loaded.max_positions

@@ -118,6 +118,24 @@ def parse(model: type[M], text: str, file: Path | str, overrides: Sequence[str] 
         raise UsageError(problem, fix, file=file, line=_line(root, place), field=_dotted(place) or None) from error
 
 
+def changed(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
+    """The recipe with some settings changed, each named as for `--set`; the same recipe where there are none."""
+    if not changes:
+        return recipe
+    data = recipe.model_dump(mode="json")
+    for dotted, value in changes.items():
+        *path, last = dotted.split(".")
+        here = data
+        for name in path:
+            here = here[name]
+        here[last] = value
+    try:
+        return Recipe.model_validate(data)
+    except ValidationError as error:
+        found = error.errors()[0]
+        raise UsageError(f"no arm can be trained so: {found['msg']}", field=_dotted(found["loc"])) from error
+
+
 def json_schema() -> dict[str, Any]:
     """The JSON Schema of a recipe, for editors."""
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Recipe.model_json_schema()}

@@ -216,10 +216,11 @@ class Run:
 
         return findings_from_json((self.path / "audit" / "findings.json").read_text("utf-8"))
 
-    def model_name(self) -> str:
-        """The base model; a folder is looked for beside the recipe first."""
-        beside = self.home / self.recipe.model
-        return str(beside) if self.recipe.model != "starter" and beside.is_dir() else self.recipe.model
+    def model_name(self, recipe: Recipe | None = None) -> str:
+        """The base model, or that of a changed recipe; a folder is looked for beside the recipe first."""
+        name = (recipe or self.recipe).model
+        beside = self.home / name
+        return str(beside) if name != "starter" and beside.is_dir() else name
 
     def model(self) -> Loaded:
         """The base model, loaded once."""

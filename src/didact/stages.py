@@ -22,10 +22,8 @@ from didact.folder import json_line as _line
 from didact.instance import Drop, Instance, digest
 
 if TYPE_CHECKING:
-    from didact.audit import Speaker
     from didact.audit.report import About
     from didact.curate.context import Conversation
-    from didact.model import Loaded
     from didact.render import Tokens
     from didact.run import Run
     from didact.sources import Task
@@ -77,9 +75,10 @@ def build(run: Run) -> Done:
 
 def generate(run: Run) -> Done:
     """A language model writes more instances; answers are kept in calls.jsonl and paid for once."""
+    from didact.arms import retrained
     from didact.generation import generate as write
 
-    return write(run, lambda instances: _retrained(run, instances))
+    return write(run, lambda instances: retrained(run, instances))
 
 
 def curate(run: Run) -> Done:
@@ -312,46 +311,21 @@ def _in_ranks(run: Run, data: Sequence[Tokens], report: Callable[[Step], None]) 
 
 def audit(run: Run) -> Done:
     """Put the tuned model beside its base and ask both."""
-    from didact import starter
-    from didact.audit import Subject, findings_to_json
+    from didact.arms import Answers
     from didact.audit import audit as ask
-    from didact.infer import Answerer
-    from didact.model import load_tuned
+    from didact.audit import findings_to_json
+    from didact.auditing import subject_of
 
-    base, tuned = run.model(), load_tuned(run.path / "tuned")
-    asked, left_out = _askable(run, Answerer(base).max_new_tokens)
-    subject = Subject(
-        base=Answerer(base),
-        tuned=Answerer(tuned),
-        heldout=asked,
-        trained=list(run.instances("kept.jsonl")),
-        texts=starter.plain_text(200, run.recipe.seed),
-        retrain=lambda instances: _retrain(run, instances),
-        seed=run.recipe.seed,
-        left_out=left_out,
-    )
-    findings = ask(run.recipe.audit, subject, lambda probe: run.console.stage("", f"asks: {probe}"))
+    shelf = Answers(run)
+    findings = ask(run.recipe.audit, subject_of(run, shelf), lambda probe: run.console.stage("", f"asks: {probe}"))
     run.folder.write("audit/findings.json", findings_to_json(findings))
     counts = {"findings": len(findings)}
     unanswered = sum(finding.details.get("category") == "failed" for finding in findings)
     if unanswered:
         counts[FAILED] = unanswered
+    else:
+        shelf.sweep()
     return counts, ("audit/findings.json",)
-
-
-def _askable(run: Run, answer_tokens: int) -> tuple[list[Instance], int]:
-    """Held-out instances that the model can read with room for an answer and every choice; how many it cannot."""
-    heldout, limit, renderer = list(run.instances("heldout.jsonl")), run.model().max_positions, run.renderer()
-    if limit is None:
-        return heldout, 0
-    choices = {choice for instance in heldout for choice in instance.choices}
-    sizes = {choice: len(renderer.plain(choice)) + 2 for choice in choices}
-    asked = [
-        instance
-        for instance, prompt in zip(heldout, renderer.prompt_all(heldout), strict=True)
-        if len(prompt) + max([answer_tokens, *(sizes[choice] for choice in instance.choices)]) < limit
-    ]
-    return asked, len(heldout) - len(asked)
 
 
 def report(run: Run) -> Done:
@@ -382,38 +356,6 @@ def _about(run: Run) -> About:
     reasons = Counter(str(record["reason"]) for record in read_lines(run.path / "dropped.jsonl"))
     steps = list(read_lines(run.path / "metrics.jsonl"))
     return About(recipe.name, facts, steps, stages["curate"]["counts"]["kept"], reasons)
-
-
-def _retrain(run: Run, instances: Sequence[Instance]) -> Speaker:
-    """A fresh base tuned on other instances with the same recipe, in memory, for the controls of the audit."""
-    from didact.infer import Answerer
-
-    return Answerer(_retrained(run, instances))
-
-
-def _retrained(run: Run, instances: Sequence[Instance]) -> Loaded:
-    from didact.fit import fit
-    from didact.model import load
-    from didact.tune import tune as train
-
-    loaded = load(run.model_name())
-    limit = min(run.recipe.tune.max_length, loaded.max_positions or run.recipe.tune.max_length)
-    truncation = "drop" if run.recipe.tune.truncation == "refuse" else run.recipe.tune.truncation
-    fitted = fit(instances, loaded.renderer, limit, truncation)  # a row may have got a longer answer than its own
-    if fitted.drops:
-        told = f"without {len(fitted.drops)} of {len(instances)} rows, longer than {limit} tokens now"
-        run.console.stage("", f"control: {told}")
-
-    # The precision that was measured for the run itself, so that the two differ in their labels alone.
-    precision = run.journal.get("precision", run.recipe.tune.precision)
-    settings = run.recipe.tune.model_copy(update={"precision": precision})
-
-    def report(step: Step) -> None:
-        update(step.step, step.steps, f"control, loss {step.loss:.3f}")
-
-    with run.patience(), run.console.progress("") as update:
-        train(loaded, run.recipe.method, fitted.tokens, settings, report=report, stop=lambda: bool(run.stop))
-    return loaded
 
 
 def _tell_drops(run: Run, drops: Sequence[Drop]) -> None:

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 from planted import Fake, everywhere, heldout, subject, trained, untuned
 
-from didact.audit import AddedConfig, Finding, audit
+from didact.audit import AddedConfig, Arm, Finding, audit
 from didact.instance import Instance
 
 
@@ -24,8 +24,8 @@ def generated(right: str = "yes") -> list[Instance]:
 def asked(knows: float, without: float, rows: Sequence[Instance] | None = None) -> tuple[Finding, list[list[Instance]]]:
     given: list[list[Instance]] = []
 
-    def retrain(instances: Sequence[Instance]) -> Fake:
-        given.append(list(instances))
+    def retrain(arm: Arm) -> Fake:
+        given.append(list(arm.instances))
         return Fake(everywhere(without), 0.97, 5)
 
     tuned = Fake(everywhere(knows), 0.97, 2)

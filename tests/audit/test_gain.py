@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import pytest
 from planted import LEVELS, Fake, Said, everywhere, heldout, instance, near_only, subject, trained, untuned
 
-from didact.audit import GainConfig, Subject
+from didact.audit import Arm, GainConfig, Subject
 from didact.audit.controls import chance, majority, random_labels, swapped
 from didact.audit.gain import gain
 from didact.audit.measure import choose_examples, generous_score, measure, sample
@@ -121,8 +121,8 @@ def test_the_random_label_control_can_take_the_claim_away() -> None:
     tuned = Fake(everywhere(0.4), 0.97, 2)
     asked: list[int] = []
 
-    def retrain(instances: Sequence[Instance]) -> Fake:
-        asked.append(len(instances))
+    def retrain(arm: Arm) -> Fake:
+        asked.append(len(arm.instances))
         return Fake(everywhere(0.4), 0.97, 3)
 
     assert set(categories(subject(untuned(), tuned)).values()) == {"task learning"}

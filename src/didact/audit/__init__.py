@@ -11,8 +11,9 @@ from pydantic import BaseModel, Field
 from didact.audit.added import AddedConfig, added
 from didact.audit.forgetting import ForgettingConfig, forgetting
 from didact.audit.gain import GainConfig, gain
+from didact.audit.kept import remembering
 from didact.audit.stop import StopConfig, stop
-from didact.audit.subject import Finding, Speaker, Subject, findings_from_json, findings_to_json, remembering
+from didact.audit.subject import Arm, Finding, Overlap, Speaker, Subject, findings_from_json, findings_to_json
 from didact.errors import Interrupted
 
 Probe = Callable[[Any, Subject], list[Finding]]
@@ -27,10 +28,12 @@ Audit = Annotated[GainConfig | StopConfig | ForgettingConfig | AddedConfig, Fiel
 __all__ = [
     "PROBES",
     "AddedConfig",
+    "Arm",
     "Audit",
     "Finding",
     "ForgettingConfig",
     "GainConfig",
+    "Overlap",
     "Speaker",
     "StopConfig",
     "Subject",

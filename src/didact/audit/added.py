@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from didact.audit.interval import Interval, mean_interval
 from didact.audit.measure import failed, groups_of, measure, sample
-from didact.audit.subject import Finding, Subject
+from didact.audit.subject import Arm, Finding, Subject
 from didact.audit.verdict import LEVELS, SHORT, percent, plain, points
 from didact.instance import Instance
 
@@ -45,7 +45,9 @@ def added(config: AddedConfig, subject: Subject) -> list[Finding]:
         asked += sample(here, config.items_per_level, subject.seed)
     if len(asked) < config.min_items:
         return [failed("added", QUESTION, f"Only {len(asked)} held-out items, and {config.min_items} are needed.")]
-    with_them, without = (measure(who, asked, config.stem) for who in (subject.tuned, subject.retrain(rest)))
+    with_them, without = (
+        measure(who, asked, config.stem) for who in (subject.tuned, subject.retrain(Arm("without the generated", rest)))
+    )
     difference = with_them.score - without.score
     whole = mean_interval(difference, groups_of(asked), seed=subject.seed)
     rows = []

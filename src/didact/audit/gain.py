@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from didact.audit.controls import chance, majority, random_labels, swapped
 from didact.audit.interval import Floats, Interval, mean_interval
 from didact.audit.measure import Measured, choose_examples, generous_score, groups_of, is_long, measure, sample, task_of
-from didact.audit.subject import Finding, Speaker, Subject
+from didact.audit.subject import Arm, Finding, Speaker, Subject
 from didact.audit.verdict import LEVELS, Evidence, absent, gain_category, gain_sentence, level_question
 from didact.instance import Instance
 
@@ -93,7 +93,7 @@ def _control(config: GainConfig, subject: Subject) -> tuple[Speaker | None, str]
         return None, "not run"
     chosen = sample(subject.trained, config.random_label, subject.seed)
     note = f"tuned on {len(chosen):,} of the {len(subject.trained):,} training instances, labels drawn at random"
-    return subject.retrain(random_labels(chosen, subject.seed)), note
+    return subject.retrain(Arm("random labels", random_labels(chosen, subject.seed))), note
 
 
 def _measured(name: str, instances: Sequence[Instance], subject: Subject, control: Speaker | None, stem: bool) -> Level:

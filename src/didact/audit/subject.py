@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Protocol, TypeVar
+from dataclasses import asdict, dataclass, field
+from typing import Any, Protocol
 
 from didact.errors import UsageError
-from didact.instance import Instance
+from didact.instance import Instance, Message
 
-T = TypeVar("T")
 KEYS = ("probe", "question", "verdict", "value", "low", "high", "baseline", "n", "examples", "details")
 
 
@@ -43,11 +42,44 @@ class Speaker(Protocol):
 
 
 @dataclass(frozen=True)
+class Arm:
+    """A training in miniature, one arm of a comparison: other instances, or other settings of the recipe.
+
+    changes: dotted setting -> value, as `--set` takes them: {"tune.seed": 1, "model": "small"}.
+    """
+
+    name: str
+    instances: Sequence[Instance]
+    changes: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """What a held-out instance shares with training: why it counts, how much, and the nearest training instance."""
+
+    reason: str
+    score: float | None
+    near: str
+
+
+class Shelf(Protocol):
+    """Where answers are kept between two audits, by a key that changes with whatever decides them."""
+
+    def read(self, key: str) -> dict[str, Any]: ...
+    def write(self, key: str, answers: Mapping[str, Any]) -> None: ...
+
+
+@dataclass(frozen=True)
 class Subject:
     """What is audited: a model before and after tuning, and the data that were kept from it and given to it.
 
     heldout carry the tag `level`; left_out more were longer than the model reads. texts are plain prose never tuned on;
-    retrain tunes the same base on other instances.
+    folders: where base and tuned lie on disk; epochs: how often training sees each instance.
+
+    What a probe may ask of the run, each None where it cannot: retrain tunes the base anew as an arm says, key
+    names what decides an arm's answers; overlap finds what held-out instances share with training ones (words in a row,
+    similarity); fits says which prompts the model can read; sampled gives "base" or "tuned" at a temperature with a
+    seed; ask puts conversations to a named teacher. shelf keeps answers, under keys for base and tuned.
     """
 
     base: Speaker
@@ -55,9 +87,22 @@ class Subject:
     heldout: Sequence[Instance]
     trained: Sequence[Instance] = ()
     texts: Sequence[str] = ()
-    retrain: Callable[[Sequence[Instance]], Speaker] | None = None
+    retrain: Callable[[Arm], Speaker] | None = None
     seed: int = 0
     left_out: int = 0
+    key: Callable[[Arm], str] | None = None
+    keys: tuple[str, str] = ("", "")
+    shelf: Shelf | None = None
+    overlap: Callable[[Sequence[Instance], int, float], Sequence[Overlap | None]] | None = None
+    fits: Callable[[Sequence[Instance]], Sequence[bool]] | None = None
+    sampled: Callable[[str, float, int], Speaker] | None = None
+    ask: Callable[[Sequence[Sequence[Message]], str], Sequence[str | None]] | None = None
+    folders: tuple[str, str] = ("", "")
+    epochs: float = 1.0
+
+    def readable(self, instances: Sequence[Instance]) -> list[bool]:
+        """Which prompts the model can read with room for an answer."""
+        return [True] * len(instances) if self.fits is None else list(self.fits(instances))
 
 
 @dataclass(frozen=True)
@@ -82,36 +127,6 @@ class Finding:
     @property
     def category(self) -> str:
         return str(self.details.get("category", ""))
-
-
-def remembering(subject: Subject) -> Subject:
-    """The subject with speakers that answer each instance once, however many probes ask."""
-    return replace(subject, base=_Remembering(subject.base), tuned=_Remembering(subject.tuned))
-
-
-class _Remembering:
-    def __init__(self, speaker: Speaker) -> None:
-        self.speaker = speaker
-        self.answers: dict[str, Reply] = {}
-        self.ranks: dict[str, Sequence[float]] = {}
-
-    def answer(self, instances: Sequence[Instance]) -> Sequence[Reply]:
-        return _recall(self.answers, instances, self.speaker.answer)
-
-    def rank(self, instances: Sequence[Instance]) -> Sequence[Sequence[float]]:
-        return _recall(self.ranks, instances, self.speaker.rank)
-
-    def text_loss(self, texts: Sequence[str]) -> Sequence[tuple[float, int]]:
-        return self.speaker.text_loss(texts)
-
-
-def _recall(
-    known: dict[str, T], instances: Sequence[Instance], ask: Callable[[Sequence[Instance]], Sequence[T]]
-) -> list[T]:
-    missing = list({instance.id: instance for instance in instances if instance.id not in known}.values())
-    if missing:
-        known.update(zip((instance.id for instance in missing), ask(missing), strict=True))
-    return [known[instance.id] for instance in instances]
 
 
 def findings_to_json(findings: Sequence[Finding]) -> str:

@@ -1,0 +1,102 @@
+"""What the audit of a run examines: its models, its data, and what a probe may ask of the run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from didact import fingerprint
+from didact.arms import Answers, key_of, retrained
+from didact.folder import sha256
+from didact.instance import Instance, Message, digest
+
+if TYPE_CHECKING:
+    from didact.audit import Arm, Overlap, Speaker, Subject
+    from didact.infer import Answerer
+    from didact.run import Run
+
+
+def subject_of(run: Run, shelf: Answers) -> Subject:
+    """The base and the tuned model of a run beside the data that were kept from it and given to it."""
+    from didact import starter
+    from didact.audit import Subject
+    from didact.infer import Answerer
+    from didact.model import load_tuned
+
+    base, tuned = Answerer(run.model()), Answerer(load_tuned(run.path / "tuned"))
+    heldout = list(run.instances("heldout.jsonl"))
+    fitting = _fits(run, base, heldout)
+    asked = [instance for instance, fits in zip(heldout, fitting, strict=True) if fits]
+    code = fingerprint.speaking()
+    files = sorted(file for file in (run.path / "tuned").rglob("*") if file.is_file())
+    own = {str(file.relative_to(run.path)): sha256(file) for file in files}
+    limit = base.max_new_tokens
+    kept = list(run.instances("kept.jsonl"))
+
+    def sampled(who: str, temperature: float, seed: int) -> Speaker:
+        return Answerer((base if who == "base" else tuned).loaded, temperature=temperature, seed=seed)
+
+    return Subject(
+        base=base,
+        tuned=tuned,
+        heldout=asked,
+        trained=kept,
+        texts=starter.plain_text(200, run.recipe.seed),
+        retrain=lambda arm: _retrain(run, arm),
+        seed=run.recipe.seed,
+        left_out=len(heldout) - len(asked),
+        key=lambda arm: key_of(run, arm.instances, arm.changes),
+        keys=(
+            digest(["base", fingerprint.model(run.model_name()), code, limit]),
+            digest(["tuned", fingerprint.model(run.model_name()), own, code, limit]),
+        ),
+        shelf=shelf,
+        overlap=lambda instances, n, near: _overlap(kept, instances, n, near),
+        fits=lambda instances: _fits(run, base, instances),
+        sampled=sampled if base.loaded.kind == "causal" else None,  # other kinds answer greedily only
+        ask=lambda conversations, teacher: _ask(run, conversations, teacher),
+        folders=(str(run.model_name()), str(run.path / "tuned")),
+        epochs=run.recipe.tune.epochs,
+    )
+
+
+def _retrain(run: Run, arm: Arm) -> Speaker:
+    from didact.infer import Answerer
+
+    return Answerer(retrained(run, arm.instances, arm.name, arm.changes))
+
+
+def _fits(run: Run, answerer: Answerer, instances: Sequence[Instance]) -> list[bool]:
+    """Which instances the model can read with room for an answer and every choice."""
+    limit, renderer = run.model().max_positions, run.renderer()
+    if limit is None:
+        return [True] * len(instances)
+    choices = {choice for instance in instances for choice in instance.choices}
+    sizes = {choice: len(renderer.plain(choice)) + 2 for choice in choices}
+    room = answerer.max_new_tokens
+    return [
+        len(prompt) + max([room, *(sizes[choice] for choice in instance.choices)]) < limit
+        for instance, prompt in zip(instances, renderer.prompt_all(instances), strict=True)
+    ]
+
+
+def _overlap(trained: Sequence[Instance], heldout: Sequence[Instance], n: int, near: float) -> list[Overlap | None]:
+    """What each held-out instance shares with training, by the index that `curate: decontaminate` uses."""
+    from didact.audit import Overlap
+    from didact.curate import STRATEGIES, Context
+
+    config, decontaminate = STRATEGIES["decontaminate"]
+    told = decontaminate(config.model_validate({"n": n, "near": near}), list(heldout), Context(heldout=trained))
+    return [None if v.keep else Overlap(v.reason.replace("held-out", "training"), v.score, v.near) for v in told]
+
+
+def _ask(run: Run, conversations: Sequence[Sequence[Message]], teacher: str) -> list[str | None]:
+    """A teacher's answer to each, None where it gave none; the log answers what it has answered before."""
+    from didact.llm import Request
+    from didact.teachers import Teachers
+
+    recipe = run.recipe
+    asked = (Request(tuple((turn.role, turn.text) for turn in turns)) for turns in conversations)
+    tell = lambda text: run.console.stage("", text)  # noqa: E731
+    with Teachers(recipe.teachers, recipe.budget, run.path, run.home, tell) as teachers:
+        return [reply.text if reply.ok else None for reply in teachers.llm(teacher).each(asked)]

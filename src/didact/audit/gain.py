@@ -19,6 +19,8 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from didact.audit.controls import chance, majority, random_labels, swapped
+from didact.audit.exhibit import whiskers
+from didact.audit.few_shot import with_examples
 from didact.audit.interval import Floats, Interval, mean_interval
 from didact.audit.measure import Measured, choose_examples, generous_score, groups_of, is_long, measure, sample, task_of
 from didact.audit.subject import Arm, Finding, Speaker, Subject
@@ -40,6 +42,7 @@ class GainConfig(BaseModel):
     min_items: int = Field(30, ge=5, description="with fewer items than this nothing is said of a level")
     smallest_gain: float = Field(0.05, gt=0, lt=1, description="the smallest gain worth having, as a fraction")
     random_label: int = Field(1000, ge=0, description="instances for the control tuned on random labels; 0: none")
+    few_shot: int = Field(3, ge=0, description="solved examples that the untuned model gets as an opponent; 0: none")
     examples: int = Field(3, ge=0, description="examples shown per rule: largest gain, largest loss, random")
     stem: bool = Field(False, description="stem words in ROUGE-L (needs nltk)")
 
@@ -61,6 +64,7 @@ class Level:
     control: Measured | None
     opponents: Mapping[str, Mapping[str, Floats]]
     seed: int
+    few: tuple[Floats, Floats] | None = None  # content of the untuned model with examples, and how many it got
 
     def interval(self, values: Floats, level: float = 0.95) -> Interval:
         """Mean over the items where the value is known, rows resampled whole."""
@@ -81,10 +85,9 @@ def gain(config: GainConfig, subject: Subject) -> list[Finding]:
             verdict = absent(name, len(instances), config.min_items)
             findings.append(Finding("gain", level_question(name), verdict, n=len(instances), details=details))
             continue
-        finding = _finding(config, _measured(name, instances, subject, control, config.stem))
-        findings.append(
-            replace(finding, details={**finding.details, "random_label": control_note, "left_out": subject.left_out})
-        )
+        finding = _finding(config, _measured(name, instances, subject, control, config))
+        told = {"random_label": control_note, "left_out": subject.left_out}
+        findings.append(replace(finding, details={**finding.details, **told}))
     return findings
 
 
@@ -96,7 +99,10 @@ def _control(config: GainConfig, subject: Subject) -> tuple[Speaker | None, str]
     return subject.retrain(Arm("random labels", random_labels(chosen, subject.seed))), note
 
 
-def _measured(name: str, instances: Sequence[Instance], subject: Subject, control: Speaker | None, stem: bool) -> Level:
+def _measured(
+    name: str, instances: Sequence[Instance], subject: Subject, control: Speaker | None, config: GainConfig
+) -> Level:
+    stem = config.stem
     base, tuned = measure(subject.base, instances, stem), measure(subject.tuned, instances, stem)
     other = None if control is None else measure(control, instances, stem)
     knew = np.array([generous_score(r, i, stem) for r, i in zip(base.replies, instances, strict=True)])
@@ -114,7 +120,26 @@ def _measured(name: str, instances: Sequence[Instance], subject: Subject, contro
             ),
             **({} if other is None else {"tuned on random labels": _content(other, other.score)}),
         }
-    return Level(name, instances, base, tuned, other, opponents, subject.seed)
+    few = _few_shot(subject, instances, config) if config.few_shot else None
+    return Level(name, instances, base, tuned, other, opponents, subject.seed, few)
+
+
+def _few_shot(subject: Subject, instances: Sequence[Instance], config: GainConfig) -> tuple[Floats, Floats] | None:
+    """The untuned model with solved examples of each task before the question, form forgiven.
+
+    Examples are training instances where the task was trained on, else other held-out rows, which tuning never saw.
+    """
+    asked = {task_of(instance) for instance in instances}
+    known = {task_of(instance) for instance in subject.trained} & asked
+    pool = [i for i in subject.trained if task_of(i) in known] + [
+        i for i in subject.heldout if task_of(i) in asked - known
+    ]
+    shown, shots = with_examples(instances, pool, config.few_shot, subject.readable, subject.seed)
+    if not any(shots):
+        return None
+    measured = measure(subject.base, shown, config.stem)
+    free = [generous_score(r, i, config.stem) for r, i in zip(measured.replies, shown, strict=True)]
+    return _content(measured, np.array(free)), np.array(shots, dtype=float)
 
 
 def _content(measured: Measured, free: Floats) -> Floats:
@@ -137,6 +162,7 @@ def _finding(config: GainConfig, level: Level) -> Finding:
     }
     knew = level.opponents["ranking"]["untuned model"]
     leads = _leads(level, routes["ranking"], clusters, 1 - (1 - width) / max(1, len(clusters)))
+    few = _few_shot_figures(level, routes["ranking"])
     evidence = Evidence(
         level=level.name,
         n=len(level.instances),
@@ -155,6 +181,7 @@ def _finding(config: GainConfig, level: Level) -> Finding:
         part_content=level.interval(tuned.score - tuned.form * knew),
         unrankable=base.unrankable + tuned.unrankable,
         smallest=config.smallest_gain,
+        few_shot=(few["score"], few["shots"], few["lead"]) if few else None,
     )
     details = {
         "category": gain_category(evidence),
@@ -173,6 +200,15 @@ def _finding(config: GainConfig, level: Level) -> Finding:
         },
         "parts": {"form": evidence.part_form.to_json(), "content": evidence.part_content.to_json()},
         "detectable": evidence.gain.detectable,
+        "few_shot": few and {**few, "lead": few["lead"].to_json()},
+        "pictures": [
+            whiskers(
+                [("the tuned model's lead", f"{few['shots']:.1f} examples", few["lead"])],
+                caption="Content over the untuned model with solved examples of the task before each question.",
+            )
+        ]
+        if few
+        else [],
         "tasks": _table(level, "task"),
         "clusters": [{**row, "content": _lead_json(leads.get(row["cluster"]))} for row in _table(level, "cluster")],
         "unrankable": evidence.unrankable,
@@ -191,6 +227,13 @@ def _finding(config: GainConfig, level: Level) -> Finding:
     )
 
 
+def _few_shot_figures(level: Level, own: Floats) -> dict[str, Any] | None:
+    if level.few is None:
+        return None
+    content, shots = level.few
+    return {"score": float(content.mean()), "shots": float(shots.mean()), "lead": level.interval(own - content)}
+
+
 def _rivals(against: Mapping[str, Interval], credits: Mapping[str, Floats], own: Floats) -> dict[str, dict[str, float]]:
     known = np.isfinite(own)
     return {
@@ -207,19 +250,28 @@ def _measures(level: Level, least: int) -> list[dict[str, Any]]:
         "score": "score",
         "right form": "form",
         "ranked accuracy": "ranked",
+        "ranked, chance as 0": "above_chance",
         "ended by itself": "stopped",
     }
     rows = []
     for name, field in names.items():
-        before, after = getattr(level.base, field), getattr(level.tuned, field)
+        before, after = _figures(level, level.base, field), _figures(level, level.tuned, field)
         known = np.isfinite(after)
         if known.sum() < least or (name == "score" and not any(map(is_long, level.instances))):
             continue
-        control = None if level.control is None else float(np.nanmean(getattr(level.control, field)))
+        control = None if level.control is None else float(np.nanmean(_figures(level, level.control, field)))
         means = {"base": float(before[known].mean()), "tuned": float(after[known].mean()), "random_label": control}
         blind = {"chance": float(chance(level.instances)[known].mean())} if name == "ranked accuracy" else {}
         rows.append({"measure": name, **means, **blind, **level.interval(after - before).to_json()})
     return rows
+
+
+def _figures(level: Level, measured: Measured, field: str) -> Floats:
+    """A measure per item; ranked accuracy also on the scale where chance is 0 and all right is 1 (Flan-PaLM)."""
+    if field != "above_chance":
+        return np.asarray(getattr(measured, field))
+    blind = chance(level.instances)
+    return np.where(blind < 1, (measured.ranked - blind) / np.where(blind < 1, 1 - blind, 1), np.nan)
 
 
 def _table(level: Level, key: Literal["task", "cluster"]) -> list[dict[str, Any]]:

@@ -67,6 +67,7 @@ class Evidence:
     part_content: Interval
     unrankable: int
     smallest: float
+    few_shot: tuple[float, float, Interval] | None = None
 
     def closest(self) -> tuple[str, str, Interval]:
         """The route that shows most, and on it the opponent hardest to beat: (route, opponent, lead)."""
@@ -119,11 +120,21 @@ def gain_sentence(evidence: Evidence) -> str:
         sentences.append(_shown(evidence))
     elif category != "worse":
         sentences.append(_not_shown(evidence, category))
+    if evidence.few_shot is not None:
+        sentences.append(_few_shot(*evidence.few_shot))
     if evidence.ranked.high < 0:
         sentences.append(f"By ranking the choices it knows less than before: {points(evidence.ranked)}.")
     if evidence.unrankable:
         sentences.append(f"{evidence.unrankable} rankings had no finite score and count as wrong.")
     return " ".join(sentences)
+
+
+def _few_shot(score: float, shots: float, lead: Interval) -> str:
+    stands = "is ahead of" if lead.low > 0 else "is behind" if lead.high < 0 else "is not clearly ahead of"
+    return (
+        f"In content it {stands} the untuned model with {shots:.1f} solved examples in its prompt, which reaches "
+        f"{percent(score)}: {points(lead)}."
+    )
 
 
 def _form(evidence: Evidence) -> str:

@@ -25,6 +25,7 @@ AROUND = {
         "containers.py",
         "convert.py",
         "lineage.py",
+        "starter_commands.py",
     ),
 }
 

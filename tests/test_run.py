@@ -21,7 +21,8 @@ from didact.errors import Interrupted, UsageError
 from didact.folder import read_journal, read_lines, sha256
 from didact.run import STAGES as ALL_STAGES
 from didact.run import Run, open_run
-from didact.stages import FAILED, WORK, Metrics
+from didact.stages import FAILED, WORK
+from didact.tuning import Metrics
 
 # Rows of a language that a two-layer model can begin to learn; duplicates are there to be dropped.
 WORDS = ["one", "two", "three", "four", "five"]
@@ -33,13 +34,13 @@ ROWS = [
 # Runs the command with the power cut in the middle of one stage.
 KILLED = """
 import os, signal, sys
-from didact import cli, run, stages
+from didact import cli, run, tuning
 
 def cut(*args, **kwargs):
     os.kill(os.getpid(), signal.SIGKILL)
 
 where, sys.argv = sys.argv[1], sys.argv[1:]
-write_lines, add = run.Folder.write_lines, stages.Metrics.add
+write_lines, add = run.Folder.write_lines, tuning.Metrics.add
 
 def write_then_cut(self, name, lines, keep=0):
     def some():
@@ -54,7 +55,7 @@ def add_then_cut(self, step):
     if where == "step" and step["step"] == 5:
         cut()
 
-run.Folder.write_lines, stages.Metrics.add = write_then_cut, add_then_cut
+run.Folder.write_lines, tuning.Metrics.add = write_then_cut, add_then_cut
 if where == "tuned":
     run.Folder.move = cut
 cli.main()

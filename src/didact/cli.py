@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from didact.errors import Interrupted, UsageError
+from didact.starter_commands import app as starter
 
 if TYPE_CHECKING:
     from didact.console import Console
@@ -26,7 +27,6 @@ app = typer.Typer(
     add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-starter_app = typer.Typer(help="The embedded world: make its corpus, check its base model.", no_args_is_help=True)
 
 Target = Annotated[Path, typer.Argument(help="A recipe, or the folder of a run.", show_default=False)]
 Out = Annotated[Path | None, typer.Option("--out", "-o", help="Folder of the run.", show_default="runs/NAME")]
@@ -209,59 +209,7 @@ def doctor() -> None:
         raise typer.Exit(1)
 
 
-@starter_app.command("make")
-def starter_make(
-    folder: Annotated[Path, typer.Argument(help="Where the base is made; a stopped making goes on there.")],
-    seed: Annotated[int, typer.Option(help="Seed of weights and corpus.")] = 0,
-    steps: Annotated[int | None, typer.Option(help="Stop after so many steps.", show_default="all")] = None,
-    compiled: Annotated[bool, typer.Option(help="Compile it first, a third faster (needs a C++ compiler).")] = False,
-) -> None:
-    """Make the starter's base model anew: its corpus, its tokenizer, its weights (an hour and a half on one core)."""
-    from didact.starter.make import make
-
-    made = make(folder, seed, steps=steps, report=_console().say, compiled=compiled)
-    _console().say(f"the base is in {made}; examine it with: didact starter check {made}")
-
-
-@starter_app.command("check")
-def starter_check(
-    folder: Annotated[Path | None, typer.Argument(help="A base model.", show_default="the one that ships")] = None,
-    items: Annotated[int, typer.Option(help="Questions per skill.", min=1)] = 400,
-    seed: Annotated[int, typer.Option(help="Seed of the questions.")] = 1,
-) -> None:
-    """Examine what a base can do before any tuning, skill by skill; exit code 1 if a required skill is missing."""
-    from didact.starter import base_folder
-    from didact.starter.gates import check
-
-    console = _console()
-    gates = check(folder or base_folder(), items, seed)
-    for gate in gates:
-        mark = "ok  " if gate.ok else ("need" if gate.required else "    ")
-        interval = f"{gate.value:.3f} [{gate.low:.3f}, {gate.high:.3f}]"
-        console.say(f"{mark}  {gate.name:<14} {interval}  target {gate.target:g}", "" if gate.ok else "bold")
-    if any(gate.required and not gate.ok for gate in gates):
-        raise typer.Exit(1)
-
-
-@starter_app.command("effect")
-def starter_effect(
-    out: Annotated[Path, typer.Argument(help="JSON lines of results; runs that are there are not repeated.")],
-    folder: Annotated[
-        Path | None, typer.Option("--base", help="A base model.", show_default="the one that ships")
-    ] = None,
-    seeds: Annotated[int, typer.Option(help="Seeds per arm.", min=1)] = 3,
-    examples: Annotated[int, typer.Option(help="Training instances per run.", min=1)] = 6000,
-) -> None:
-    """Tune it on real, shuffled and simplified data and from random weights, and compare what was learned."""
-    from didact.starter import base_folder
-    from didact.starter.effect import effect
-    from didact.starter.effect_table import table
-
-    console = _console()
-    console.say(table(effect(folder or base_folder(), out, seeds, examples, report=console.say)))
-
-
-app.add_typer(starter_app, name="starter")
+app.add_typer(starter, name="starter")
 
 
 def _upto(

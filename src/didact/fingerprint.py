@@ -18,7 +18,7 @@ from didact.instance import digest
 READING = (
     "formats", "files.py", "json_rows.py", "tables.py", "layouts.py", "entities.py", "labels.py", "sources.py",
     "languages.py", "superni.py",
-    "bounds.py", "sandbox.py", "template.py", "template_set.py", "templates",
+    "bounds.py", "reach.py", "sandbox.py", "template.py", "template_set.py", "templates",
 )  # fmt: skip
 RENDERING = ("calling.py", "scaffold.py", "conversation.py", "spans.py", "render.py", "fit.py")
 TUNING = (
@@ -54,7 +54,7 @@ CODE = {
     ),
     "curate": ("stages.py", "instance.py", "files.py", "curate", *RENDERING, "infer.py", "embed.py"),
     "card": ("stages.py", "instance.py", "curate", "card"),
-    "tune": ("stages.py", *RENDERING, *TUNING, "parallel.py"),
+    "tune": ("tuning.py", *RENDERING, *TUNING, "parallel.py"),
     "audit": ("stages.py", "auditing.py", "arms.py", "instance.py", *RENDERING, *TUNING, "infer.py", "audit"),
     "report": ("stages.py", "audit"),
     "certify": ("certify", *RENDERING, *TUNING),

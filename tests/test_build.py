@@ -16,6 +16,7 @@ from didact.formats import detect
 from didact.instance import Drop, Instance
 from didact.sources import Row, Task
 from didact.template import Template
+from didact.token_count import counter, tokenizer_json
 
 ASK = tuple(Template(f"t{i}", prompt=f"{i}: {{{{ q }}}}?", answer="{{ a }}") for i in range(4))
 
@@ -30,7 +31,8 @@ def task(name: str = "one", rows: Sequence[dict[str, Any]] = (), n: int = 40, **
 
 
 def built(tasks: Sequence[Task], drops: list[Drop] | None = None, **settings: Any) -> list[Instance]:
-    return list(build(tasks, BuildConfig(**settings), (drops if drops is not None else []).append))
+    config, taken = BuildConfig(**settings), drops if drops is not None else []
+    return list(build(tasks, config, taken.append, tokenizer_json("starter") if config.few_shot.share else ""))
 
 
 def side(instances: Sequence[Instance], split: str) -> list[Instance]:
@@ -267,13 +269,39 @@ def test_examples_are_training_rows_of_other_groups_in_the_same_template() -> No
     assert not any("shots" in i.tags for i in far)  # it has no row that may be shown
 
 
-def test_examples_stay_within_their_budget() -> None:
-    few = built([closed()], few_shot={"share": 1, "shots": [5], "max_characters": 100})
-    assert max(len(i.prompt) for i in few) <= 100
-    assert {int(i.tags.get("shots", 0)) for i in few} >= {1, 2}
-    none = built([closed()], few_shot={"share": 1, "shots": [5], "max_characters": 10})
-    assert not any("shots" in i.tags for i in none)
-    assert len(none) == len(few)
+@pytest.mark.parametrize("layout", ["plain", "q-a", "examples"])
+def test_examples_stay_within_their_budget_of_tokens(layout: str) -> None:
+    count = counter(tokenizer_json("starter"))
+    free = built([closed()], few_shot={"share": 1, "shots": [5], "layouts": [layout]})
+    limit = sorted(count(i.prompt) for i in free)[len(free) // 2]
+    few = built([closed()], few_shot={"share": 1, "shots": [5], "layouts": [layout], "max_tokens": limit})
+    assert [i.origin.row for i in free] == [i.origin.row for i in few]
+    assert any("pruned" in i.tags for i in few)
+    for whole, pruned in zip(free, few, strict=True):
+        assert count(pruned.prompt) <= limit
+        if count(whole.prompt) <= limit:  # nothing is left out that has room
+            assert pruned == whole
+        else:
+            assert int(pruned.tags["shots"]) + int(pruned.tags["pruned"]) == int(whole.tags["shots"])
+            assert set(pruned.origin.parents) < set(whole.origin.parents)
+
+
+def test_a_question_that_keeps_no_example_says_why() -> None:
+    few = {"share": 1, "shots": [5], "max_tokens": 10}
+    none = built([closed()], few_shot=few)
+    assert {(i.tags["zero-shot"], i.tags["pruned"]) for i in none} == {("no example fits into the token budget", "5")}
+    assert not any("shots" in i.tags or i.origin.parents for i in none)
+    plain = built([closed()])
+    assert {i.prompt for i in none} == {i.prompt for i in plain}
+    alone = built([task("far", n=30), task("one")], few_shot={"share": 1}, heldout_tasks=["far"])
+    found = {i.tags.get("zero-shot") for i in alone if i.origin.task == "far"}
+    assert found == {"no other training row gives an example"}
+
+
+def test_a_budget_without_a_tokenizer_is_refused() -> None:
+    config = BuildConfig(few_shot={"share": 0.5})
+    with pytest.raises(UsageError, match=r"^build.few_shot.tokenizer: .* no tokenizer is there .* - name one"):
+        list(build([closed()], config, lambda drop: None))
 
 
 def test_reasoning_comes_before_the_answer_in_training_only() -> None:

@@ -18,6 +18,7 @@ from didact.instance import Drop, Instance
 from didact.recipe import parse_recipe
 from didact.sources import Row, Task
 from didact.template import Template
+from didact.token_count import tokenizer_json
 
 SIZES = {"flan2021/a": 40, "flan2021/b": 400, "t0/c": 2000, "cot/d": 100}
 ASK = tuple(Template(f"t{i}", prompt=f"{i}: {{{{ q }}}}?", answer="{{ a }}") for i in range(4))
@@ -35,7 +36,8 @@ def tasks() -> list[Task]:
 
 def made(**settings: Any) -> list[Instance]:
     drops: list[Drop] = []
-    found = list(build(tasks(), BuildConfig(**{"heldout_rows": 0, **settings}), drops.append))
+    config = BuildConfig(**{"heldout_rows": 0, **settings})
+    found = list(build(tasks(), config, drops.append, tokenizer_json("starter")))
     assert not drops
     return found
 
@@ -132,7 +134,7 @@ def test_presets_give_the_published_numbers_and_the_recipe_changes_them() -> Non
         "flan2021/*": 0.40, "t0/*": 0.32, "super-ni/*": 0.20, "cot/*": 0.05, "dialog/*": 0.03
     }  # fmt: skip
     assert list(both.max_per_task.values()) == [30000, 20000, 5000, 100000, 200000]  # type: ignore[union-attr]
-    assert (both.few_shot.share, both.few_shot.max_characters, both.inverted) == (0.5, 4 * 1920, 0.3)
+    assert (both.few_shot.share, both.few_shot.max_tokens, both.inverted) == (0.5, 1920, 0.3)
     t0 = BuildConfig.model_validate({"preset": "t0"})
     assert (t0.mixing.maximum, t0.mixing.per_template, t0.templates_per_row) == (500_000, True, 1000)
     ni = BuildConfig.model_validate({"preset": "super-ni"})

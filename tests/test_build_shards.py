@@ -23,7 +23,9 @@ from didact.build.shards import Built, build_in
 from didact.errors import UsageError
 from didact.instance import Drop
 from didact.sources import FileSource, Task, open_source
+from didact.token_count import tokenizer_json
 
+TOKENIZER = tokenizer_json("starter")
 TEMPLATES = """templates:
   - {name: ask, instruction: "Is it good or bad?", input: "{{ text }}", answer: "{{ label }}",
      answer_choices: "bad ||| good"}
@@ -43,9 +45,9 @@ def rows(folder: Path, n: int) -> None:
 
 
 def config(**more: Any) -> BuildConfig:
-    return BuildConfig(
-        heldout_rows=0.1, options={"share": 0.5}, few_shot={"share": 0.3, "shots": [1, 2]}, templates_per_row=2, **more
-    )
+    few = {"share": 0.3, "shots": [1, 2], "max_tokens": 300}
+    given = {"heldout_rows": 0.1, "options": {"share": 0.5}, "few_shot": few, "templates_per_row": 2}
+    return BuildConfig(**{**given, **more})
 
 
 def opener(folder: Path) -> Callable[[Callable[[Drop], None]], list[Task]]:
@@ -54,7 +56,7 @@ def opener(folder: Path) -> Callable[[Callable[[Drop], None]], list[Task]]:
 
 
 def built(folder: Path, work: str, key: str = "k", tell: Any = lambda done, of, note: None, **more: Any) -> Built:
-    return build_in(folder / work, key, opener(folder), config(**more), tell)
+    return build_in(folder / work, key, opener(folder), config(**more), tell, TOKENIZER)
 
 
 def content(made: Built) -> dict[str, bytes]:
@@ -71,10 +73,11 @@ def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_any_number_of_processes_gives_the_same_bytes_as_none(tmp_path: Path) -> None:
     rows(tmp_path, 600)
     drops: list[Drop] = []
-    plain = [i.to_json() for i in build(opener(tmp_path)(drops.append), config(), drops.append)]
+    plain = [i.to_json() for i in build(opener(tmp_path)(drops.append), config(), drops.append, TOKENIZER)]
     one, two, three = (built(tmp_path, str(n), workers=n) for n in (1, 2, 3))
     assert content(one) == content(two) == content(three)
     assert mixture_of(one) == mixture_of(two) == mixture_of(three)
+    assert mixture_of(one)["examples"]["train"]["pruned"] > 10
     lines = content(one)["heldout"] + content(one)["train"]
     assert [json.loads(line) for line in lines.split(b"\n")[:-1]] == plain
     assert sum(mixture_of(one)["dropped"].values()) == len(drops) == content(one)["drops"].count(b"\n") > 0
@@ -122,7 +125,7 @@ def test_a_fault_in_another_process_is_told_as_here(tmp_path: Path) -> None:
 
     for workers in (1, 2):
         with pytest.raises(UsageError, match=r"^rows.jsonl.gz:\d+:label: the label '(odd)?' is outside the choices"):
-            build_in(tmp_path / "work", str(workers), open_tasks, config(workers=workers), lambda *_: None)
+            build_in(tmp_path / "work", str(workers), open_tasks, config(workers=workers), lambda *_: None, TOKENIZER)
 
 
 def recipe(folder: Path, n: int) -> Path:
@@ -246,6 +249,25 @@ def test_what_a_build_tells(tmp_path: Path) -> None:
     assert any(line.startswith("no instance from template rows: only (") for line in lines)
     assert mixture["tasks"]["rows"]["instances"] == made.tallies["train"].lines
     assert mixture["tasks"]["rows"]["rows"] == 300
+
+
+def test_pruned_examples_and_questions_left_with_none_are_told(tmp_path: Path) -> None:
+    rows(tmp_path, 300)
+    wide, narrow = (
+        mixture_of(built(tmp_path, str(n), few_shot={"share": 1, "shots": [2], "max_tokens": n}), "starter")
+        for n in (100_000, 10)
+    )
+    assert wide["examples"]["train"]["pruned"] == 0 < wide["examples"]["train"]["shown"]
+    n = narrow["examples"]["train"]["pruned"]
+    assert n == wide["examples"]["train"]["shown"]
+    none = narrow["examples"]["train"]["left with none"]  # those that ask for one and the same text have no example
+    assert list(none) == ["no example fits into the token budget", "no other training row gives an example"]
+    assert sum(none.values()) == narrow["tasks"]["rows"]["instances"]
+    lines = list(told(narrow, cleaned=True))
+    assert f"examples: 0 shown, {n:,} pruned to 10 tokens as starter counts them" in lines
+    why = ", ".join(f"{n:,} ({reason})" for reason, n in none.items())
+    assert f"questions drawn for examples and left without: {why}" in lines
+    assert mixture_of(built(tmp_path, "none", few_shot={"share": 0}))["examples"] == {}
 
 
 def test_leaks_are_counted(tmp_path: Path) -> None:

@@ -277,6 +277,31 @@ def test_changed_code_is_seen(ran: list[str], recipe: Path, tmp_path: Path, monk
     assert ran == ["curate"]
 
 
+def test_examples_are_counted_by_the_model_of_the_recipe_or_by_a_tokenizer_it_names(tmp_path: Path) -> None:
+    rows = "".join(json.dumps({"q": f"What is {i}?", "a": WORDS[i % 5]}) + "\n" for i in range(40))
+    (tmp_path / "rows.jsonl").write_text(rows)
+    (tmp_path / "templates.yaml").write_text('templates:\n  - {name: ask, prompt: "{{ q }}", answer: "{{ a }}"}\n')
+    few = "few_shot: {share: 1.0, shots: [2], layouts: [plain], max_tokens: 40}"
+    text = f"name: few\nsources: [{{type: file, path: rows.jsonl, templates: templates.yaml}}]\nbuild: {{{few}}}\n"
+    (tmp_path / "few.yaml").write_text(text)
+    make_model(tmp_path / "bytes")
+
+    def built(*overrides: str) -> dict[str, Any]:
+        complete(tmp_path / "few.yaml", tmp_path / "few", *overrides, last="build")
+        found: dict[str, Any] = json.loads((tmp_path / "few" / "mixture.json").read_text())["examples"]
+        return found
+
+    by_starter, by_model = built(), built("model=bytes")
+    assert (by_starter["tokenizer"], by_model["tokenizer"]) == ("starter", "bytes")
+    assert by_starter["train"]["pruned"] < by_model["train"]["pruned"]
+    assert built("build.few_shot.tokenizer=bytes") == by_model
+    (tmp_path / "bytes" / "tokenizer.json").write_text(json.dumps({"no": "tokenizer"}))
+    with pytest.raises(UsageError, match="not a tokenizer"):
+        built("build.few_shot.tokenizer=bytes")
+    assert json.loads((tmp_path / "few" / "mixture.json").read_text())["examples"] == by_model
+    built("build.few_shot.share=0")  # nothing is counted, so nothing is looked for
+
+
 def test_a_stage_runs_those_before_it_and_no_other(ran: list[str], recipe: Path, tmp_path: Path) -> None:
     complete(recipe, tmp_path / "a", last="curate")
     assert ran == ["build", "curate"]

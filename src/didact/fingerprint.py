@@ -39,8 +39,9 @@ TUNING = (
     "checkpoint.py",
     "encoded.py",
 )
+TOKENIZER = ("tokenizer", "special_tokens_map", "vocab", "merges")
 CODE = {
-    "build": ("stages.py", "instance.py", *READING, "build", "starter"),
+    "build": ("stages.py", "instance.py", "token_count.py", *READING, "build", "starter"),
     "generate": (
         "generation.py",
         "teachers.py",
@@ -94,6 +95,17 @@ def model(name: str) -> str:
     if not folder.is_dir():
         return name
     return content(folder)
+
+
+def tokenizer(name: str) -> str:
+    """What identifies the tokenizer of a model: the bytes of its files, or the name on the hub."""
+    from didact import starter
+
+    folder = starter.base_folder() if name == "starter" else Path(name)
+    if not folder.is_dir():
+        return name
+    files = sorted(f for f in folder.iterdir() if f.is_file() and f.name.startswith(TOKENIZER))
+    return digest({f.name: sha256(f) for f in files})
 
 
 def sources(configs: Iterable[BaseModel], home: Path) -> dict[str, str]:

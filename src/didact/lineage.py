@@ -15,6 +15,8 @@ WORDS = {
     "template": "template {}",
     "options": "answer options shown ({})",
     "shots": "{} examples before it",
+    "pruned": "{} more pruned to the token budget",
+    "zero-shot": "no examples: {}",
     "cot": "reasoning asked for ({})",
     "inverted": "turned around",
     "metric": "judged by {}",

@@ -6,7 +6,7 @@ A save is staged beside its place, flushed to disk, loaded again and compared wi
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -114,8 +114,8 @@ def load_tuned(folder: Path, device: str = "auto") -> Loaded:
     return load(str(folder), device=device)
 
 
-def find(name: str) -> Path:
-    """The local folder of a model; a hub id is downloaded (safetensors and text files only)."""
+def find(name: str, files: Sequence[str] = HUB_FILES) -> Path:
+    """The local folder of a model; of a hub id such files are downloaded (by default safetensors and text)."""
     if name == "starter":
         from didact.starter import base_folder
 
@@ -131,7 +131,7 @@ def find(name: str) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(name, allow_patterns=list(HUB_FILES)))
+        return Path(snapshot_download(name, allow_patterns=list(files)))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         problem = f'the model "{name}" could not be fetched: {str(error).splitlines()[0]}'
         raise UsageError(problem, "check the name and the network, or name a local folder") from error

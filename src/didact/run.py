@@ -168,6 +168,8 @@ class Run:
             found |= fingerprint.flat("sources", recipe.sources) | fingerprint.flat("build", recipe.build)
             found.pop("build.workers")  # any number of them makes the same
             found |= fingerprint.sources(recipe.sources, self.home)
+            if self.tokenizer_name():
+                found |= {"tokenizer": fingerprint.tokenizer(self.tokenizer_name())}
         elif name == "generate":
             from didact.generation import inputs
 
@@ -218,7 +220,14 @@ class Run:
 
     def model_name(self, recipe: Recipe | None = None) -> str:
         """The base model, or that of a changed recipe; a folder is looked for beside the recipe first."""
-        name = (recipe or self.recipe).model
+        return self._beside((recipe or self.recipe).model)
+
+    def tokenizer_name(self) -> str:
+        """The model whose tokenizer counts the tokens of examples; empty where there are no examples."""
+        few_shot = self.recipe.build.few_shot
+        return self._beside(few_shot.tokenizer or self.recipe.model) if few_shot.share else ""
+
+    def _beside(self, name: str) -> str:
         beside = self.home / name
         return str(beside) if name != "starter" and beside.is_dir() else name
 

@@ -34,21 +34,23 @@ def build(run: Run) -> Done:
     from didact.build.report import mixture_of, told
     from didact.build.shards import build_in
     from didact.sources import open_source
+    from didact.token_count import tokenizer_json
 
     def open_tasks(drop: Callable[[Drop], None]) -> list[Task]:
         return [task for source in run.recipe.sources for task in open_source(source, run.home, drop)]
 
-    work = run.path / "building"
+    work, counted_by = run.path / "building", run.tokenizer_name()
+    tokenizer = tokenizer_json(counted_by) if counted_by else ""
     key = digest(run.journal["stages"]["build"]["inputs"])
     try:
         with run.console.progress("build") as update:
-            made = build_in(work, key, open_tasks, run.recipe.build, update)
+            made = build_in(work, key, open_tasks, run.recipe.build, update, tokenizer)
     except UsageError as error:
         if error.field != "build.workers":  # when a process was killed, the work of the others is kept
             run.folder.remove("building")
         raise
     built, heldout = made.tallies["train"].lines, made.tallies["heldout"].lines
-    mixture = mixture_of(made)
+    mixture = mixture_of(made, run.recipe.build.few_shot.tokenizer or run.recipe.model)
     drops = mixture["dropped"]
     if not built:
         problem = "no row became an instance to train on"

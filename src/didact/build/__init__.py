@@ -20,17 +20,21 @@ from didact.sources import Task
 __all__ = ["OUTSIDE", "BuildConfig", "Plan", "build", "build_row"]
 
 
-def build(tasks: Sequence[Task], config: BuildConfig, drop: Callable[[Drop], None]) -> Iterator[Instance]:
+def build(
+    tasks: Sequence[Task], config: BuildConfig, drop: Callable[[Drop], None], tokenizer: str = ""
+) -> Iterator[Instance]:
     """The instances of tasks, those held out first, each part in an order that the seed decides.
 
     Tags: split (train | heldout); level of held-out ones (seen_template | heldout_template | heldout_task |
     heldout_cluster); template; where they apply: options and cot (the layout), shots (how many examples; their
-    rows are `origin.parents`, as source:row) and inverted (yes). Rows that give no instance go to `drop`. Raises
-    UsageError for settings that match nothing or leave nothing, and for faulty rows of tasks whose `on_error` is stop.
+    rows are `origin.parents`, as source:row), pruned (how many found no room), zero-shot (why there are none although
+    they were drawn) and inverted (yes). tokenizer: counts tokens where there are examples (`token_count`). Rows that
+    give no instance go to `drop`. Raises UsageError for settings that match nothing or leave nothing, and for faulty
+    rows of tasks whose `on_error` is stop.
     """
     rows = Rows()
     found = read(tasks, config, rows, drop, lambda done: None)
-    planned = plan(tasks, config, rows, found)
+    planned = plan(tasks, config, rows, found, tokenizer)
     for items in (planned.heldout, planned.train):
         for item in items:
             yield from compose(planned, item, drop)

@@ -12,6 +12,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from didact.build import draws
+from didact.build.budget import fitting
 from didact.build.config import BuildConfig, layouts
 from didact.build.plan import Plan
 from didact.build.split import LEVELS, Templates, is_inverted, templates_of
@@ -20,9 +21,12 @@ from didact.formats import to_instances
 from didact.instance import Drop, Instance, Message, Origin, Part
 from didact.sources import Row, Task
 from didact.template import Rendered, Template, TemplateDrop
+from didact.token_count import Count
 
 OUTSIDE = "the answer is none of the choices"
 MOST_OPTIONS = 26  # a longer list is no help, and letters run out
+NONE_FITS = "no example fits into the token budget"
+NO_ROW = "no other training row gives an example"
 TRIES = 5  # rows looked at for each example wanted, as some give none
 _ROMAN = "i ii iii iv v vi vii viii ix x xi xii xiii xiv xv xvi xvii xviii xix xx xxi xxii xxiii xxiv xxv xxvi"
 ROMAN = tuple(_ROMAN.split(" "))
@@ -54,6 +58,7 @@ class _Asked:
     config: BuildConfig
     mates: Callable[[], list[Row]] = list
     examples: Callable[[int], Iterator[Row]] | None = None  # n -> candidates, from training rows of other groups
+    count: Count | None = None  # tokens of a text
 
     def draw(self, what: str) -> float:
         return draws.share(self.config.seed, what, self.task.name, self.row.number, self.slot, self.level)
@@ -80,9 +85,8 @@ def compose(plan: Plan, item: Any, drop: Callable[[Drop], None]) -> Iterator[Ins
     def examples(n: int) -> Iterator[Row]:
         return _candidates(plan, number, index, slot, n)
 
-    asked = _Asked(
-        task, row, template, level, slot, plan.config, mates if task.references and level else list, examples
-    )
+    mates_ = mates if task.references and level else list
+    asked = _Asked(task, row, template, level, slot, plan.config, mates_, examples, plan.count)
     yield from _instances(asked, drop)
 
 
@@ -144,12 +148,11 @@ def _instance(asked: _Asked, template: Template, origin: Origin, tags: Mapping[s
     rendered = _rendered(template, asked.row)
     words = _worded(asked, rendered, asked.row, options, why)
     references = () if "cot" in words.tags else _references(asked, template, rendered, words)
-    parts, shots = _with_examples(asked, template, words, options, why)
-    told = {**tags, "template": template.name, **words.tags}
+    parts, shots, few = _with_examples(asked, template, words, options, why)
+    told = {**tags, "template": template.name, **words.tags, **few}
     if is_inverted(template):
         told["inverted"] = "yes"
     if shots:
-        told["shots"] = str(len(shots))
         origin = replace(origin, parents=tuple(f"{row.source}:{row.number}" for row in shots))
     messages = (Message("user", parts), Message("assistant", (Part(words.answer, "answer"),)))
     return Instance.of(messages, origin, references, words.choices, told)
@@ -224,35 +227,41 @@ def _with_examples(
     words: Words,
     options: dict[str, str] | None,
     why: dict[str, str] | None,
-) -> tuple[tuple[Part, ...], list[Row]]:
-    """The question with examples before it, as many as were drawn and have room, and the rows that they come from."""
+) -> tuple[tuple[Part, ...], list[Row], dict[str, str]]:
+    """The question with examples before it, the rows that they come from, and what is to be said of them (tags)."""
     settings = asked.config.few_shot
     if asked.examples is None or not asked.chance("few_shot", settings.share):
-        return words.parts, []
+        return words.parts, [], {}
     layout = asked.layout("few_shot", settings.layouts)
-    n = settings.shots[int(asked.draw("shots") * len(settings.shots))]
-    around = [layout[key] for key in ("head", "before", "cue")]
-    room = settings.max_characters - len(words.question) - sum(map(len, around))
-    demos: list[Part] = []
-    used: list[Row] = []
-    for row in asked.examples(n):
+    drawn = _drawn(asked, template, words, options, why)
+    head, before, cue = (layout[key] for key in ("head", "before", "cue"))
+    texts = [layout["before"] + e.question + layout["after"] + e.answer + layout["between"] for _, e in drawn]
+    assert asked.count is not None, "a build with examples counts tokens"
+    kept = fitting(texts, head, before + words.question + cue, settings.max_tokens, asked.count)
+    tags = {"pruned": str(len(texts) - len(kept))} if len(kept) < len(texts) else {}
+    if not kept:
+        return words.parts, [], {**tags, "zero-shot": NONE_FITS if texts else NO_ROW}
+    parts = [Part(head, "demo"), *(Part(texts[n], "demo") for n in kept), Part(before), *words.parts, Part(cue)]
+    tags["shots"] = str(len(kept))
+    return tuple(part for part in parts if part.value), [drawn[n][0] for n in kept], tags
+
+
+def _drawn(
+    asked: _Asked, template: Template, words: Words, options: dict[str, str] | None, why: dict[str, str] | None
+) -> list[tuple[Row, Words]]:
+    """As many examples as were drawn, or as there are, each with its row; none asks the question itself."""
+    shots, found = asked.config.few_shot.shots, list[tuple[Row, Words]]()
+    n = shots[int(asked.draw("shots") * len(shots))]
+    for row in asked.examples(n) if asked.examples else ():
         try:
             example = _worded(asked, _rendered(template, row), row, options, why)
         except (TemplateDrop, UsageError):
             continue  # told when the row's own turn comes
-        text = layout["before"] + example.question + layout["after"] + example.answer + layout["between"]
-        if example.question == words.question or len(text) > room:
-            continue
-        room -= len(text)
-        demos.append(Part(text, "demo"))
-        used.append(row)
-        if len(used) == n:
+        if example.question != words.question:
+            found.append((row, example))
+        if len(found) == n:
             break
-    if not used:
-        return words.parts, []
-    head, before, cue = around
-    parts = [Part(head, "demo"), *demos, Part(before), *words.parts, Part(cue)]
-    return tuple(part for part in parts if part.value), used
+    return found
 
 
 def _candidates(plan: Plan, task: int, index: int, slot: int, n: int) -> Iterator[Row]:

@@ -41,8 +41,11 @@ class FewShotConfig(BaseModel):
         [1, 2, 3, 4, 5], min_length=1, description="numbers of examples to draw from"
     )
     layouts: Layouts = Field(["*"], description="globs of layouts to draw from: see docs/presets.md")
-    max_characters: int = Field(
-        6000, ge=1, description="examples that make the question longer than this are left out (a token is about 4)"
+    max_tokens: int = Field(
+        1920, ge=1, description="tokens that examples and question have together at most; examples beyond are pruned"
+    )
+    tokenizer: str = Field(
+        "", description='whose tokens are counted: "starter", a folder, a hub id; those of `model` unless given'
     )
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from didact.build import draws
+from didact.build.budget import counting
 from didact.build.config import BuildConfig
 from didact.build.mixing import Mixture, Supply, cap, mix
 from didact.build.repeats import Repeats
@@ -22,6 +23,7 @@ from didact.build.split import LEVELS, Templates, check, held_rows, key_of, left
 from didact.errors import UsageError
 from didact.instance import Drop, Origin
 from didact.sources import Task
+from didact.token_count import Count
 
 LEFT_OUT = "its cluster is left out with one that is held out"
 ITEM = np.dtype([("row", "<u4"), ("task", "<u4"), ("slot", "<u2"), ("level", "u1")])
@@ -43,6 +45,7 @@ class Plan:
     groups: Sequence[Sequence[str]]
     mixture: Mixture
     notes: tuple[str, ...] = ()
+    count: Count | None = None  # tokens of a text, for the budget of examples
     _train_rows: dict[int, NDArray[Any]] = field(default_factory=dict)
     _by_group: dict[int, NDArray[Any]] = field(default_factory=dict)
 
@@ -106,8 +109,11 @@ def _regroup(task: Task, number: int, column: str, rows: Rows, config: BuildConf
             rows.index["draw"][index] = draws.number(config.seed, "row", key_of(task, row, [column]))
 
 
-def plan(tasks: Sequence[Task], config: BuildConfig, rows: Rows, found: Sequence[str]) -> Plan:
-    """Decide split, mixture and order. found: group columns that `read` found. Raises UsageError if nothing is left."""
+def plan(tasks: Sequence[Task], config: BuildConfig, rows: Rows, found: Sequence[str], tokenizer: str = "") -> Plan:
+    """Decide split, mixture and order. found: group columns that `read` found. tokenizer: what counts, see `counting`.
+
+    Raises UsageError if nothing is left to train on.
+    """
     index = rows.index[:-1] if len(rows.index) else np.zeros(0, INDEX)
     held, taught, tested = np.zeros(len(index), bool), list[Items](), list[Items]()
     templates = [templates_of(task, config) for task in tasks]
@@ -135,7 +141,8 @@ def plan(tasks: Sequence[Task], config: BuildConfig, rows: Rows, found: Sequence
         for task, column in zip(tasks, found, strict=True)
         if column
     ]
-    return Plan(tasks, config, rows, held, heldout, train, templates, groups, mixture, (*notes, *mixture.notes))
+    count, notes = counting(config, tokenizer), [*notes, *mixture.notes]
+    return Plan(tasks, config, rows, held, heldout, train, templates, groups, mixture, tuple(notes), count)
 
 
 def _supply(task: Task, rows: int, templates: dict[str, Templates], config: BuildConfig) -> Supply:

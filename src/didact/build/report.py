@@ -8,16 +8,17 @@ from typing import Any
 
 import numpy as np
 
-from didact.build.shards import HELDOUT, TRAIN, Built
+from didact.build.shards import EXAMPLES, HELDOUT, TRAIN, Built
 
 SHOWN = 12  # tasks in the console; the file has them all
 FORMS = {"options": "with options", "shots": "with examples", "cot": "with reasoning", "inverted": "turned around"}
 
 
-def mixture_of(built: Built) -> dict[str, Any]:
-    """tasks: rows, instances and rates of each; forms: how prompts were changed; leaks, dropped, notes.
+def mixture_of(built: Built, tokenizer: str = "") -> dict[str, Any]:
+    """tasks: rows, instances and rates of each; forms: how prompts were changed; examples, leaks, dropped, notes.
 
     A task's `asked` is the rate that the recipe gives it, `rate` the share of the training instances that it got.
+    tokenizer: the name of what counted the tokens of examples.
     """
     plan, train, heldout, early = built.plan, built.tallies[TRAIN], built.tallies[HELDOUT], built.tallies["drops"]
     whole = max(1, train.lines)
@@ -41,12 +42,26 @@ def mixture_of(built: Built) -> dict[str, Any]:
     return {
         "tasks": tasks,
         "forms": {name: {TRAIN: train.forms[name], HELDOUT: heldout.forms[name]} for name in FORMS},
+        "examples": _examples(built, tokenizer),
         "leaks": {"same": dict(train.same), "shares 13 words": dict(train.shares)},
         "dropped": dict(dropped.most_common()),
         "most dropped": f"most often ({most[0][1]}): {most[0][0]}; first: {first[most[0][0]]}" if most else "",
         "barren templates": _barren(train.barren + heldout.barren, train.fruitful + heldout.fruitful),
         "notes": list(plan.notes),
     }
+
+
+def _examples(built: Built, tokenizer: str) -> dict[str, Any]:
+    """Examples before questions: the budget, how many are shown, how many were pruned, why some questions have none."""
+    settings = built.plan.config.few_shot
+    if not settings.share:
+        return {}
+    found: dict[str, Any] = {"max tokens": settings.max_tokens, "tokenizer": tokenizer}
+    for kind in (TRAIN, HELDOUT):
+        counted = built.tallies[kind].examples
+        reasons = {reason: n for reason, n in counted.most_common() if reason not in dict(EXAMPLES)}
+        found[kind] = {name: counted[name] for name, _ in EXAMPLES} | {"left with none": reasons}
+    return found
 
 
 def _barren(nothing: Counter[str], something: Counter[str]) -> dict[str, int]:
@@ -61,6 +76,8 @@ def told(mixture: Mapping[str, Any], cleaned: bool) -> Iterator[str]:
     forms = {name: made[TRAIN] for name, made in mixture["forms"].items() if made[TRAIN]}
     if forms:
         yield "training prompts: " + ", ".join(f"{n / whole:.0%} {FORMS[name]}" for name, n in forms.items())
+    if mixture["examples"]:
+        yield from _told_examples(mixture["examples"])
     if len(mixture["tasks"]) > 1:
         yield from _rates(mixture["tasks"], whole)
     for name, n in mixture["barren templates"].items():
@@ -71,6 +88,15 @@ def told(mixture: Mapping[str, Any], cleaned: bool) -> Iterator[str]:
     if same or shares:
         then = "curation drops them" if cleaned else "nothing drops them: add {type: decontaminate} to curate"
         yield f"leaks: {same:,} the same as a held-out instance, {shares:,} share 13 words in a row with one; {then}"
+
+
+def _told_examples(examples: Mapping[str, Any]) -> Iterator[str]:
+    made, budget = examples[TRAIN], f"{examples['max tokens']:,} tokens as {examples['tokenizer']} counts them"
+    yield f"examples: {made['shown']:,} shown, {made['pruned']:,} pruned to {budget}"
+    reasons = made["left with none"]
+    if reasons:
+        why = ", ".join(f"{n:,} ({reason})" for reason, n in reasons.items())
+        yield f"questions drawn for examples and left without: {why}"
 
 
 def _rates(tasks: Mapping[str, Mapping[str, Any]], whole: int) -> Iterator[str]:

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from didact.build.budget import counting
 from didact.build.compose import compose
 from didact.build.config import BuildConfig
 from didact.build.leaks import leaks, prints_of
@@ -32,6 +33,8 @@ from didact.sources import Task
 ITEMS, BYTES = 2000, 8 * 2**20  # of a shard, at most; bytes of the rows that its items come from
 MANY = 20_000  # items from which on it pays to start processes and to keep what was read
 HELDOUT, TRAIN = "heldout", "train"
+TOKENIZER = "tokenizer.json"
+EXAMPLES = (("shown", "shots"), ("pruned", "pruned"))  # how a tally calls what tags of an instance count
 Tell = Callable[[int, int, str], None]
 
 
@@ -42,6 +45,7 @@ class Tally:
     made: Counter[str] = field(default_factory=Counter)  # task
     forms: Counter[str] = field(default_factory=Counter)  # options, shots, cot, inverted
     dropped: Counter[str] = field(default_factory=Counter)  # reason
+    examples: Counter[str] = field(default_factory=Counter)  # shown and pruned ones; reason: questions left with none
     barren: Counter[str] = field(default_factory=Counter)  # task \t template: rows that gave nothing with it
     fruitful: Counter[str] = field(default_factory=Counter)  # task \t template: instances
     same: Counter[str] = field(default_factory=Counter)  # task: the same as a held-out instance
@@ -66,6 +70,9 @@ class Tally:
         self.lines += 1
         self.made[instance.origin.task] += 1
         self.forms.update(name for name in ("options", "shots", "cot", "inverted") if name in instance.tags)
+        self.examples.update({name: int(instance.tags[tag]) for name, tag in EXAMPLES if tag in instance.tags})
+        if "zero-shot" in instance.tags:
+            self.examples[instance.tags["zero-shot"]] += 1
         if "template" in instance.tags:
             self.fruitful[f"{instance.origin.task}\t{instance.tags['template']}"] += 1
 
@@ -126,10 +133,12 @@ def build_in(
     open_tasks: Callable[[Callable[[Drop], None]], list[Task]],
     config: BuildConfig,
     tell: Tell,
+    tokenizer: str = "",
 ) -> Built:
     """Build in a folder that outlasts a kill; `key` says what it is a build of, and an older one of another key goes.
 
-    open_tasks: opens the sources; gets what takes drops. The caller removes the folder when it has taken the blocks.
+    open_tasks: opens the sources; gets what takes drops. tokenizer: counts tokens where there are examples. The caller
+    removes the folder when it has taken the blocks.
     """
     if not (folder / "key").exists() or (folder / "key").read_text("utf-8") != key:
         shutil.rmtree(folder, ignore_errors=True)
@@ -138,6 +147,7 @@ def build_in(
     opened = DropFile(folder / "drops-open")
     tasks = open_tasks(opened.add)
     opened.file.close()
+    (folder / TOKENIZER).write_text(tokenizer, "utf-8")
     planned, unread = _planned(folder, tasks, config, tell)
     total = len(planned.heldout) + len(planned.train)
     work = Work(planned, folder, key, {HELDOUT: bounds(planned, HELDOUT), TRAIN: bounds(planned, TRAIN)})
@@ -162,10 +172,11 @@ def build_in(
 
 def _planned(folder: Path, tasks: Sequence[Task], config: BuildConfig, tell: Tell) -> tuple[Plan, Tally]:
     """The plan; rows that an earlier, killed build of the same key has read are not read again."""
-    told = folder / "read.json"
+    told, tokenizer = folder / "read.json", (folder / TOKENIZER).read_text("utf-8")
+    counting(config, tokenizer)  # refused before anything is read
     if told.exists():
         rows, record = Rows.load(folder), json.loads(told.read_text("utf-8"))
-        return plan(tasks, config, rows, record["found"]), Tally.from_json(record["tally"])
+        return plan(tasks, config, rows, record["found"], tokenizer), Tally.from_json(record["tally"])
     rows, drops = Rows(folder), DropFile(folder / "drops-read")
     found = read(tasks, config, rows, drops.add, lambda done: tell(done, 0, f"reads: {done:,} rows"))
     drops.file.close()
@@ -174,7 +185,7 @@ def _planned(folder: Path, tasks: Sequence[Task], config: BuildConfig, tell: Tel
         place = folder / "read.json.new"
         place.write_text(json.dumps({"found": found, "tally": drops.tally.to_json()}), "utf-8")
         place.replace(told)
-    return plan(tasks, config, rows, found), drops.tally
+    return plan(tasks, config, rows, found, tokenizer), drops.tally
 
 
 def bounds(planned: Plan, kind: str) -> list[int]:

@@ -18,11 +18,12 @@ from typing import Any
 
 import numpy as np
 
+from didact.build.budget import counting
 from didact.build.config import BuildConfig
 from didact.build.mixing import Mixture
 from didact.build.plan import Plan, stripped
 from didact.build.rows import Rows
-from didact.build.shards import Tally, Work, make
+from didact.build.shards import TOKENIZER, Tally, Work, make
 from didact.build.split import templates_of
 from didact.errors import UsageError
 from didact.sources import Task
@@ -110,7 +111,8 @@ def serve(
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that asks for shards decides when to stop
     held, heldout, train = (np.load(folder / f"{name}.npy", mmap_mode="r") for name in ARRAYS)
     templates = [templates_of(task, config) for task in tasks]
-    plan = Plan(tasks, config, Rows.load(folder), held, heldout, train, templates, (), Mixture({}, {}))
+    count = counting(config, (folder / TOKENIZER).read_text("utf-8"))
+    plan = Plan(tasks, config, Rows.load(folder), held, heldout, train, templates, (), Mixture({}, {}), (), count)
     prints = None
     if kind == "train" and config.leak_check and len(heldout):
         names = ("prints-whole.npy", "prints-runs.npy")

@@ -1,0 +1,57 @@
+"""How many tokens a text has for a model, told by the model's tokenizer alone: budgets of data that is being built."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from didact.errors import UsageError, missing_extra
+from didact.model import find
+
+Count = Callable[[str], int]
+FILES = ("tokenizer*", "special_tokens_map.json", "vocab.*", "merges.txt", "config.json")  # no weights
+
+
+def tokenizer_json(name: str) -> str:
+    """The tokenizer of a model, named as `model` names one, as the `tokenizers` library writes it down.
+
+    Of a model on the hub only the tokenizer is fetched. Raises UsageError where there is none that can be read.
+    """
+    try:
+        import tokenizers
+    except ImportError as error:
+        raise missing_extra("tokenizers", "tune") from error
+    folder = find(name, FILES)
+    written = folder / "tokenizer.json"
+    if written.is_file():
+        try:
+            return str(tokenizers.Tokenizer.from_file(str(written)).to_str())
+        except Exception as error:  # the library raises plain Exception for every fault of the file
+            raise UsageError(
+                f"not a tokenizer: {error}", "take the file that the model came with", file=written
+            ) from error
+    return _converted(folder)
+
+
+def counter(tokenizer: str) -> Count:
+    """Counts the tokens of a text with what `tokenizer_json` gave, without those that begin or end a sequence."""
+    from tokenizers import Tokenizer
+
+    made = Tokenizer.from_str(tokenizer)
+    made.no_truncation()
+    made.no_padding()
+    return lambda text: len(made.encode(text, add_special_tokens=False).ids)
+
+
+def _converted(folder: Path) -> str:
+    """The tokenizer of a folder that holds only an older form of it."""
+    try:
+        from transformers import AutoTokenizer
+    except ImportError as error:
+        raise missing_extra("transformers", "tune") from error
+    try:
+        found = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        return str(found.backend_tokenizer.to_str())
+    except Exception as error:  # the library raises a different class for each kind of broken file
+        told = next(iter(str(error).splitlines()), type(error).__name__)
+        raise UsageError(f"no tokenizer can be read here: {told}", "add its tokenizer.json", file=folder) from error

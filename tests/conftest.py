@@ -26,11 +26,24 @@ def need_material(*parts: str) -> Path:
     return path
 
 
-def make_model(folder: Path, kind: str = "llama", chat_template: str | None = CHATML, seed: int = 0) -> Path:
-    """Write a random model of architecture `kind` (llama, qwen3, gpt2) with a byte-level tokenizer to `folder`."""
+def make_model(
+    folder: Path, kind: str = "llama", chat_template: str | None = CHATML, seed: int = 0, tied: bool | None = None
+) -> Path:
+    """Write a random model of architecture `kind` (llama, qwen3, gpt2, opt, gpt_neox) with a byte-level tokenizer.
+
+    tied: whether head and embedding share their weights; None is what the kind usually does.
+    """
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-    from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, PreTrainedTokenizerFast, Qwen3Config
+    from transformers import (
+        AutoModelForCausalLM,
+        GPT2Config,
+        GPTNeoXConfig,
+        LlamaConfig,
+        OPTConfig,
+        PreTrainedTokenizerFast,
+        Qwen3Config,
+    )
 
     special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
     vocabulary = {token: i for i, token in enumerate(special + sorted(pre_tokenizers.ByteLevel.alphabet()))}
@@ -47,12 +60,18 @@ def make_model(folder: Path, kind: str = "llama", chat_template: str | None = CH
         fast.chat_template = chat_template
     size = len(vocabulary)
     sizes = {"vocab_size": size, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
+    plain = {key: sizes[key] for key in ("vocab_size", "hidden_size", "num_hidden_layers")}
+    plain |= {"num_attention_heads": 4, "max_position_embeddings": 512}
     heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 512}
     config = {
         "llama": lambda: LlamaConfig(**sizes, **heads, attention_bias=True, mlp_bias=True, tie_word_embeddings=True),
         "qwen3": lambda: Qwen3Config(**sizes, **heads, head_dim=8),
         "gpt2": lambda: GPT2Config(vocab_size=size, n_embd=32, n_layer=2, n_head=4, n_positions=512),
+        "opt": lambda: OPTConfig(**plain, ffn_dim=64, word_embed_proj_dim=32),
+        "gpt_neox": lambda: GPTNeoXConfig(**plain, intermediate_size=64),
     }[kind]()
+    if tied is not None:
+        config.tie_word_embeddings = tied
     config.eos_token_id, config.pad_token_id, config.bos_token_id = fast.eos_token_id, fast.pad_token_id, None
     torch.manual_seed(seed)
     model = AutoModelForCausalLM.from_config(config)

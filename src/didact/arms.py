@@ -70,12 +70,13 @@ def retrained(
 ) -> Loaded:
     """A fresh base tuned in memory on these instances, by the recipe of the run with some settings changed."""
     from didact.fit import fit
+    from didact.methods.virtual import longest_row
     from didact.model import load
     from didact.tune import tune
 
     recipe = changed(run.recipe, changes or {})
     loaded = load(run.model_name(recipe))
-    limit = min(recipe.tune.max_length, loaded.max_positions or recipe.tune.max_length)
+    limit = longest_row(loaded, recipe.method, recipe.tune.max_length)
     truncation = "drop" if recipe.tune.truncation == "refuse" else recipe.tune.truncation
     fitted = fit(instances, loaded.renderer, limit, truncation)  # a row may have got a longer answer than its own
     if fitted.drops:

@@ -68,9 +68,12 @@ def _retrain(run: Run, arm: Arm) -> Speaker:
 
 def _fits(run: Run, answerer: Answerer, instances: Sequence[Instance]) -> list[bool]:
     """Which instances the model can read with room for an answer and every choice."""
+    from didact.methods.virtual import ahead
+
     limit, renderer = run.model().max_positions, run.renderer()
     if limit is None:
         return [True] * len(instances)
+    limit -= ahead(run.recipe.method)
     choices = {choice for instance in instances for choice in instance.choices}
     sizes = {choice: len(renderer.plain(choice)) + 2 for choice in choices}
     room = answerer.max_new_tokens

@@ -124,6 +124,7 @@ class Answerer:
         stops = torch.tensor(self.loaded.renderer.stop_ids, device=device)
         longest = max(len(prompt) for prompt in prompts)
         limit = min(self.max_new_tokens, (self.loaded.max_positions or 1 << 30) - longest)
+        prompts, longest = [self.loaded.virtual + prompt for prompt in prompts], longest + len(self.loaded.virtual)
         ids_BT = torch.full((len(prompts), longest), self.loaded.pad_id, dtype=torch.long)
         seen_BT = torch.zeros(len(prompts), longest, dtype=torch.long)
         for i, prompt in enumerate(prompts):  # padding on the left, so that all rows end together
@@ -234,6 +235,7 @@ class Answerer:
         """One row per instance: the prompt once, then the branches, each seeing the prompt and itself."""
         import torch
 
+        group = [_Tree(tree.number, self.loaded.virtual + tree.prompt, tree.branches) for tree in group]
         device, length = self.loaded.device, max(tree.length for tree in group)
         ids_BT = torch.full((len(group), length), self.loaded.pad_id, dtype=torch.long)
         positions_BT = torch.zeros(len(group), length, dtype=torch.long)
@@ -332,6 +334,8 @@ class Answerer:
         if self.loaded.kind != "causal":
             some = [list(kinds.taught(self.loaded, ids, a + 1, b + 1)) for ids, (a, b) in zip(rows, spans, strict=True)]
             return kinds.nats(self.loaded, some, self.max_tokens)
+        ahead = len(self.loaded.virtual)
+        rows, spans = [self.loaded.virtual + row for row in rows], [(a + ahead, b + ahead) for a, b in spans]
         device, length = self.loaded.device, max(map(len, rows)) - 1
         ids_BT = torch.full((len(rows), length + 1), self.loaded.pad_id, dtype=torch.long)
         chosen_BT = torch.zeros(len(rows), length, dtype=torch.bool)

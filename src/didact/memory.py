@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 GIB = 1 << 30
 KEPT = {"fp32": (40, 18, 4), "bf16": (24, 9, 2)}  # bytes per token and layer: of each hidden value, inner value, score
+NF4 = 4.127  # bits per weight of qlora's layers
 LOGITS = 256 << 20  # most bytes of logits at a time, see loss.py
 
 
@@ -38,13 +39,17 @@ class Shape:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is to be done with it. tokens: in one forward; longest: row in tokens; method: as in the recipe."""
+    """What is to be done with it. tokens: in one forward; longest: row in tokens; method: as in the recipe.
+
+    trained: how many values, where that was counted; else it is estimated from the method.
+    """
 
     method: Mapping[str, Any]
     precision: str
     tokens: int
     longest: int
     checkpointing: bool = False
+    trained: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +98,9 @@ def shape(folder: Path) -> Shape:
 def need(model: Shape, plan: Plan) -> Need:
     """Memory at the peak of a step."""
     kind = plan.method.get("type")
-    if kind == "full":
+    if plan.trained is not None:
+        trained = plan.trained
+    elif kind == "full":
         trained = model.parameters
     elif "rank" in plan.method:
         trained = int(plan.method["rank"]) * sum(map(sum, model.matrices))
@@ -105,14 +112,16 @@ def need(model: Shape, plan: Plan) -> Need:
     width = 2 if plan.precision == "bf16" else 4
     kept = layer + plan.tokens * width * model.hidden * model.layers if plan.checkpointing else layer * model.layers
     weights = 4 * model.parameters + (0 if kind == "full" else 4 * trained)
+    if kind == "qlora":
+        weights -= (4 - NF4 / 8) * sum(rows * columns for rows, columns in model.matrices)
     weights += 2 * trained if plan.precision == "bf16" else 0
     logits = min(LOGITS, plan.tokens * width * model.vocabulary)
     return Need(weights, 4 * trained, 8 * trained, kept, logits)
 
 
-def before_loading(folder: Path, method: Mapping[str, Any], config: TuneConfig) -> str:
+def before_loading(folder: Path, method: Mapping[str, Any], config: TuneConfig, trained: int | None = None) -> str:
     """One line for people: what is needed, what is free, and what to change if it is not enough."""
-    model, plan = shape(folder), plan_of(method, config)
+    model, plan = shape(folder), plan_of(method, config, trained)
     expected, free = need(model, plan), available()
     text = f"memory: about {expected.total / GIB:.2g} GiB ({expected})"
     if free is not None and expected.total > free:
@@ -120,11 +129,11 @@ def before_loading(folder: Path, method: Mapping[str, Any], config: TuneConfig) 
     return text
 
 
-def plan_of(method: Mapping[str, Any], config: TuneConfig) -> Plan:
+def plan_of(method: Mapping[str, Any], config: TuneConfig, trained: int | None = None) -> Plan:
     """The most that these settings may ask for."""
     precision = "bf16" if config.precision == "bf16" else "fp32"
     tokens = min(config.max_tokens, config.batch_size * config.max_length)
-    return Plan(method, precision, tokens, config.max_length, config.activation_checkpointing)
+    return Plan(method, precision, tokens, config.max_length, config.activation_checkpointing, trained)
 
 
 def cheaper(model: Shape, plan: Plan, n: int = 3) -> list[str]:
@@ -137,7 +146,7 @@ def cheaper(model: Shape, plan: Plan, n: int = 3) -> list[str]:
         ),
         "tune.activation_checkpointing: true": replace(plan, checkpointing=True),
         "tune.precision: bf16": replace(plan, precision="bf16"),
-        "method: {type: lora}": replace(plan, method=lora) if plan.method.get("type") == "full" else plan,
+        "method: {type: lora}": replace(plan, method=lora, trained=None) if plan.method.get("type") == "full" else plan,
     }
     now = need(model, plan).total
     saved = {text: now - need(model, other).total for text, other in changes.items()}

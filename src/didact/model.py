@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from didact.conversation import PLAIN, plain_template, text_to_text_template
 from didact.disk import flush, room
@@ -23,13 +23,18 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from didact.methods.attached import Attached
+
 HUB_FILES = ("*.json", "*.safetensors", "*.jinja", "tokenizer.model", "merges.txt", "vocab.txt")
 TOLERANCE = 1e-4
 
 
 @dataclass
 class Loaded:
-    """A model ready to be tuned or asked. hash: of its weights, configuration and renderer; kind: how it writes."""
+    """A model ready to be tuned or asked. hash: of its weights, configuration and renderer; weights: of these alone.
+
+    kind: how it writes; attached: the method it carries, if one was attached and not merged.
+    """
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
@@ -38,6 +43,13 @@ class Loaded:
     hash: str
     folder: Path
     kind: Kind = "causal"
+    weights: str = ""
+    attached: Attached | None = None
+
+    @property
+    def virtual(self) -> list[int]:
+        """Ids that every row begins with."""
+        return [] if self.attached is None else list(self.attached.virtual)
 
     @property
     def device(self) -> torch.device:
@@ -46,14 +58,14 @@ class Loaded:
 
     @property
     def max_positions(self) -> int | None:
-        """The longest sequence the model can read, if it has a limit."""
+        """The longest row the model can read, if it has a limit."""
         value = getattr(self.model.config, "max_position_embeddings", None) or getattr(
             self.model.config, "n_positions", None
         )
         places = [m for m in self.model.modules() if getattr(m, "position_embeddings", None) is not None]
         skipped = [getattr(m.position_embeddings, "padding_idx", None) for m in places]
         lost = [padding + 1 for padding in skipped if padding is not None]  # RoBERTa counts from behind its padding
-        return int(value) - max(lost, default=0) if value else None
+        return int(value) - max(lost, default=0) - len(self.virtual) if value else None
 
     @property
     def mask_id(self) -> int:
@@ -79,6 +91,8 @@ def load(name: str, *, chat_template: str | None = None, device: str = "auto", t
     except ImportError as error:
         raise missing_extra(str(error.name), "tune") from error
     transformers.utils.logging.disable_progress_bar()
+    from didact.methods.attached import beside, read
+
     folder = find(name)
     inspect(folder)
     kind = kind_in(folder)
@@ -103,7 +117,13 @@ def load(name: str, *, chat_template: str | None = None, device: str = "auto", t
             file=folder,
         )
     model.to(_device(device)).eval()
-    return Loaded(model, tokenizer, renderer, name, _hash(folder, renderer), folder, kind)
+    weights = _sums(folder)
+    hashed = _hash(folder, renderer, weights)
+    loaded = Loaded(model, tokenizer, renderer, name, hashed, folder, kind, digest(weights, 64))
+    kept = beside(folder)
+    if kept is not None:
+        read(loaded, kept)
+    return loaded
 
 
 def load_tuned(folder: Path, device: str = "auto") -> Loaded:
@@ -146,16 +166,20 @@ def save(
 ) -> None:
     """Write the model, its tokenizer, template and stop ids to `folder`, all or nothing.
 
-    adapter writes the adapter's own files into a folder it is given; merge folds it into the base weights. A merge that
-    changes nothing or gives other logits, and a save that reads back differently, are refused; the old folder stays.
+    adapter writes the adapter's own files into a folder it is given; merge folds it into the base weights. Without a
+    merge what was added stays beside the base. A merge that changes nothing or gives other logits, and a save that
+    reads back differently, are refused; the old folder stays.
     """
     import torch
+
+    from didact.methods import attached
 
     folder.parent.mkdir(parents=True, exist_ok=True)
     stage, old = folder.with_name(f".{folder.name}.partial"), _old(folder)
     shutil.rmtree(stage, ignore_errors=True)
     size = sum(p.numel() * p.element_size() for p in loaded.model.parameters())
-    probe = torch.tensor([[i % loaded.model.config.vocab_size for i in range(3, 51)]], device=loaded.device)
+    text = [i % loaded.model.config.vocab_size for i in range(3, 51)]
+    probe = torch.tensor([[*loaded.virtual, *text]], device=loaded.device)
     live = _logits(loaded.model, probe)
     if not bool(torch.isfinite(live).all()):
         raise UsageError("the model gives logits that are not finite; it was not saved", "lower the learning rate")
@@ -163,13 +187,18 @@ def save(
         with room(folder.parent, size + (8 << 20)):
             stage.mkdir()
             if adapter is not None:
-                adapter(stage / "adapter")
+                adapter(stage / attached.FOLDER)
             if merge is not None:
                 merge()
                 _close(live, _logits(loaded.model, probe), "merging the adapter changed the model's answers")
             _write(loaded, stage)
-            again = _weights(stage, loaded.kind).to(loaded.device).eval()
-            _close(live, _logits(again, probe), "the saved model reads back differently")
+            again = replace(loaded, model=_weights(stage, loaded.kind).to(loaded.device).eval(), attached=None)
+            if adapter is not None:
+                again.weights = digest(_sums(stage), 64)
+                attached.seal(stage / attached.FOLDER, again.weights)
+                if attached.beside(stage) is not None:
+                    attached.read(again, stage / attached.FOLDER)
+            _close(live, _logits(again.model, probe), "the saved model reads back differently")
             flush(stage)
     except BaseException:
         shutil.rmtree(stage, ignore_errors=True)
@@ -187,13 +216,16 @@ def _old(folder: Path) -> Path:
 
 
 def _write(loaded: Loaded, stage: Path) -> None:
+    from didact.methods import attached
+
     generation, stops = getattr(loaded.model, "generation_config", None), list(loaded.renderer.stop_ids)
     if generation is not None:  # a masked model has none
         generation.eos_token_id = stops if len(stops) > 1 else stops[0]
         if generation.pad_token_id is None:
             pad = loaded.tokenizer.pad_token_id
             generation.pad_token_id = stops[0] if pad is None else pad
-    loaded.model.save_pretrained(stage)
+    state = attached.base_state(loaded) if attached.stays(loaded) else None
+    loaded.model.save_pretrained(stage, state_dict=state)
     loaded.tokenizer.save_pretrained(stage)
     (stage / "chat_template.jinja").write_text(str(loaded.tokenizer.chat_template), encoding="utf-8")
 
@@ -216,18 +248,21 @@ def _logits(model: PreTrainedModel, ids_BT: torch.Tensor) -> torch.Tensor:
     return logits
 
 
+def head_of(kind: Kind) -> Any:
+    """The class of transformers that loads a kind of language model."""
+    import transformers
+
+    if kind == "causal":
+        return transformers.AutoModelForCausalLM
+    return transformers.AutoModelForMaskedLM if kind == "masked" else transformers.AutoModelForSeq2SeqLM
+
+
 def _weights(folder: Path, kind: Kind = "causal") -> PreTrainedModel:
     import torch
     from safetensors import SafetensorError
-    from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelForSeq2SeqLM
 
-    heads = {
-        "causal": AutoModelForCausalLM,
-        "masked": AutoModelForMaskedLM,
-        "encoder-decoder": AutoModelForSeq2SeqLM,
-    }
     try:
-        model, info = heads[kind].from_pretrained(
+        model, info = head_of(kind).from_pretrained(
             folder, dtype=torch.float32, use_safetensors=True, local_files_only=True, output_loading_info=True
         )
     except (SafetensorError, OSError, ValueError, RuntimeError, KeyError) as error:
@@ -302,12 +337,20 @@ def _device(device: str) -> str:
     return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
-def _hash(folder: Path, renderer: Renderer) -> str:
-    """Of config.json, the renderer, and the weights (their sizes and content)."""
+def _sums(folder: Path) -> list[str]:
+    """Of each file of weights."""
     import hashlib
 
     sums = []
     for path in sorted(folder.glob("*.safetensors")):
         with path.open("rb") as handle:
             sums.append(hashlib.file_digest(handle, "sha256").hexdigest())
-    return digest([read_json(folder / "config.json"), renderer.hash, sums], 64)
+    return sums
+
+
+def _hash(folder: Path, renderer: Renderer, weights: Sequence[str]) -> str:
+    """Of config.json, the renderer, the weights, and what is attached to them."""
+    from didact.methods.attached import FOLDER, beside
+
+    added = _sums(folder / FOLDER) if beside(folder) is not None else []
+    return digest([read_json(folder / "config.json"), renderer.hash, [*weights, *added]], 64)

@@ -10,7 +10,9 @@ from typing import Any
 from didact.errors import UsageError
 
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
-HARMLESS = frozenset({"_name_or_path", "_commit_hash", "_from_model_config", "_diffusers_version"})
+HARMLESS = frozenset(
+    {"_name_or_path", "_commit_hash", "_from_model_config", "_diffusers_version", "_remove_final_layer_norm"}
+)
 
 
 def inspect(folder: Path) -> None:

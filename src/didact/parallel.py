@@ -215,12 +215,12 @@ def work(folder: Path) -> None:
 
 def _save(job: Mapping[str, Any], method: Any, whole: Mapping[str, Any], place: Path) -> None:
     """The gathered weights in a fresh model, saved as a single process saves."""
-    from didact.methods import METHODS
+    from didact.methods.attached import attach
     from didact.model import load
     from didact.tune import save
 
     loaded: Loaded = load(job["model"])
-    METHODS[method.type].attach(loaded.model, method)
+    attach(loaded, method)
     loaded.model.load_state_dict(whole)
     save(loaded, method, place)
 

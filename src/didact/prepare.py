@@ -16,6 +16,8 @@ from didact.forward import Forward, Precision, measure, settle
 from didact.instance import digest
 from didact.kinds import cost
 from didact.methods import METHODS
+from didact.methods.attached import attach
+from didact.methods.virtual import begun, longest_row
 from didact.pack import heaviest, steps_per_epoch
 from didact.ranks import Ranks
 from didact.render import Tokens
@@ -29,11 +31,13 @@ if TYPE_CHECKING:
 
 @dataclass
 class Prepared:
-    """All that is settled before the first step. first: steps already done; place: of the checkpoints.
+    """All that is settled before the first step. data: rows with the virtual tokens that the method puts before them;
+    first: steps already done; place: of the checkpoints.
 
     max_tokens is the only thing that moves: it falls when memory does not hold so many.
     """
 
+    data: Sequence[Tokens]
     trained: dict[str, torch.nn.Parameter]
     optimizer: torch.optim.Optimizer
     forward: Forward
@@ -67,11 +71,11 @@ def prepare(
 
     if config.compile and ranks.count > 1:
         raise no_compile()
-    _inspect(loaded, data, config.max_length)
+    _inspect(loaded, data, longest_row(loaded, method, config.max_length))
     torch.manual_seed(config.seed)
     parameters = sum(weight.numel() for weight in loaded.model.parameters())
     row = METHODS[method.type]
-    row.attach(loaded.model, method)
+    given, data = data, begun(data, attach(loaded, method).virtual)
     if config.activation_checkpointing:
         activation_checkpointing(loaded.model, "enable", {"use_reentrant": False})
     wide = ranks.count > 1 and loaded.device.type == "cuda" and config.precision == "auto"
@@ -81,12 +85,13 @@ def prepare(
     peak = config.learning_rate if config.learning_rate is not None else row.rate(parameters)
     optimizer = (row.optimizer or _adamw)(trained, peak, config, loaded.device)
     lengths = [cost(loaded.kind, tokens) for tokens in data]
-    place = None if folder is None else folder / _fingerprint(loaded, method, data, config, peak)
+    place = None if folder is None else folder / _fingerprint(loaded, method, given, config, peak)
     found = None if place is None else checkpoint.latest(place)
     for text in found.skipped if found is not None else ():
         say(f"passed over a checkpoint: {text}")
 
     run = Prepared(
+        data=data,
         trained=trained,
         optimizer=optimizer,
         forward=forward,
@@ -140,7 +145,7 @@ def no_compile() -> UsageError:
     return UsageError("tune.compile is for one process", "set it to false, or leave out --nproc", field="tune.compile")
 
 
-def _inspect(loaded: Loaded, data: Sequence[Tokens], max_length: int) -> None:
+def _inspect(loaded: Loaded, data: Sequence[Tokens], limit: int) -> None:
     """Refuse what cannot be trained truly: nothing, rows without a target, rows longer than the model can read."""
     if not data:
         raise UsageError("there is nothing to train on", "look at dropped.jsonl for the reasons")
@@ -148,7 +153,6 @@ def _inspect(loaded: Loaded, data: Sequence[Tokens], max_length: int) -> None:
         source, row = tokens.where
         if not tokens.supervised:
             raise UsageError("the row has no supervised token", "drop it", file=source or None, line=row or None)
-    limit = min(max_length, loaded.max_positions or max_length)
     long = [tokens for tokens in data if len(tokens.ids) > limit]
     if long:
         source, row = long[0].where
@@ -187,6 +191,7 @@ def _adamw(
 
 def _too_large(loaded: Loaded, method: Any, config: TuneConfig, longest: int) -> UsageError:
     """Out of memory on a single row: what would need less, and how much."""
-    plan = replace(memory.plan_of(method.model_dump(), config), tokens=longest, longest=longest)
+    trained = sum(weight.numel() for weight in loaded.model.parameters() if weight.requires_grad)
+    plan = replace(memory.plan_of(method.model_dump(), config, trained), tokens=longest, longest=longest)
     changes = "; ".join(memory.cheaper(memory.shape(loaded.folder), plan))
     return UsageError(f"memory does not hold a single row of {longest} tokens", changes)

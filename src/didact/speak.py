@@ -89,6 +89,9 @@ def _steps(
     numbers: dict[tuple[int, ...], int] = {}
     own = [numbers.setdefault(tuple(prompt), len(numbers)) for prompt in prompts]
     longest = max(map(len, prompts))
+    limit = (loaded.max_positions or 1 << 30) - longest
+    numbers = {(*loaded.virtual, *prompt): number for prompt, number in numbers.items()}
+    longest += len(loaded.virtual)
     ids_BT = torch.full((len(numbers), longest), loaded.pad_id, dtype=torch.long)
     seen_BT = torch.zeros(len(numbers), longest, dtype=torch.long)
     for i, prompt in enumerate(numbers):  # padding on the left, so that all rows end together
@@ -99,7 +102,6 @@ def _steps(
     dice = [Random(json.dumps(asdict(request), sort_keys=True)) for request in requests]
     rows = list(range(len(prompts)))
     cache = DynamicCache(config=model.config)
-    limit = (loaded.max_positions or 1 << 30) - longest
     for step in range(min(limit, max(request.max_tokens for request in requests))):
         with torch.inference_mode():
             logits_BV = model(

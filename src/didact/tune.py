@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from didact import checkpoint, memory
 from didact.errors import Interrupted, UsageError
 from didact.methods import METHODS
+from didact.methods.attached import stays, write
 from didact.pack import best_fit, by_length, step_rows
 from didact.prepare import Prepared, activation_checkpointing, prepare
 from didact.ranks import ALONE, Ranks, gathered
@@ -117,6 +118,7 @@ def tune(
 
     run = prepare(loaded, method, data, config, folder, say, ranks)
     resumed(run.first)
+    data = run.data
     loss, examples, saved, looped = run.loss, 0, time.monotonic(), time.perf_counter()
     loaded.model.train()
     with _computing(run, loaded) as refresh:
@@ -230,13 +232,13 @@ def save(loaded: Loaded, method: Any, folder: Path) -> None:
     """Write the tuned model to `folder`: merged weights, and the adapter in `folder/adapter` where there is one."""
     from didact import model as models
 
-    row = METHODS[method.type]
-    save_adapter, merge = row.save, row.merge
+    merge = METHODS[method.type].merge
     base = str(loaded.folder.resolve()) if loaded.name == "starter" else loaded.name
+    kept = METHODS[method.type].save is not None or stays(loaded)
     models.save(
         loaded,
         folder,
-        adapter=None if save_adapter is None else lambda place: save_adapter(loaded.model, method, base, place),
+        adapter=(lambda place: write(loaded, base, place)) if kept else None,
         merge=None if merge is None else lambda: merge(loaded.model),
     )
 

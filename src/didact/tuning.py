@@ -27,16 +27,17 @@ def tune(run: Run) -> Done:
     from didact import fingerprint, memory
     from didact.encoded import encoded
     from didact.fit import fit
-    from didact.methods import suits
-    from didact.model import find, kind_in
+    from didact.methods.attached import try_on
+    from didact.methods.virtual import longest_row
+    from didact.model import find
     from didact.tune import save
     from didact.tune import tune as train
 
     settings, folder = run.recipe.tune, find(run.model_name())
-    suits(run.recipe.method.type, kind_in(folder))
-    run.console.stage("", memory.before_loading(folder, run.recipe.method.model_dump(), settings))
+    trained, _ = try_on(folder, run.recipe.method)
+    run.console.stage("", memory.before_loading(folder, run.recipe.method.model_dump(), settings, trained))
     loaded = run.model()
-    limit = min(settings.max_length, loaded.max_positions or settings.max_length)
+    limit = longest_row(loaded, run.recipe.method, settings.max_length)
     renderer, kept = loaded.renderer, run.path / "kept.jsonl"
     parts = {
         "rows": sha256(kept),

@@ -10,7 +10,7 @@ from conftest import make_model
 from test_tune import EXACT, rendered, weights
 
 from didact.errors import UsageError
-from didact.methods import METHODS
+from didact.methods import METHODS, attached
 from didact.methods.lora import LoraConfig, attach, merge
 from didact.model import load
 from didact.tune import save, tune
@@ -54,7 +54,7 @@ def test_peft_loads_the_adapter_and_the_merged_model_agrees(folder: Path, tmp_pa
 
 def test_a_merge_that_changes_nothing_is_refused(folder: Path, tmp_path: Path) -> None:
     loaded = load(str(folder))
-    attach(loaded.model, LoraConfig(rank=2))
+    attached.attach(loaded, LoraConfig(rank=2))
     with pytest.raises(UsageError, match="merging would change nothing"):
         save(loaded, LoraConfig(rank=2), tmp_path / "tuned")
     assert list(tmp_path.iterdir()) == []

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from didact.certify.subject import Proof, Subject, verdict
 from didact.forward import Forward, settle
-from didact.methods import METHODS
+from didact.methods.attached import attach
+from didact.methods.virtual import begun
 
 if TYPE_CHECKING:
     import torch
@@ -108,8 +109,8 @@ def isolation(subject: Subject) -> Proof:
 
 def _trainable(subject: Subject) -> tuple[Loaded, list[Tokens], Forward]:
     """A model with the method attached, a few rows of all lengths, and the pass of the loop."""
-    loaded, data = subject.load(), subject.fitted.tokens
-    METHODS[subject.method.type].attach(loaded.model, subject.method)
+    loaded = subject.load()
+    data = begun(subject.fitted.tokens, attach(loaded, subject.method).virtual)
     _stir(loaded)
     loaded.model.eval()
     forward = settle(loaded, data, subject.config.packing, lambda text: None)

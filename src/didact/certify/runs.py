@@ -48,7 +48,7 @@ def reload(subject: Subject) -> Proof:
     loaded, data = subject.load(), subject.fitted.tokens
     config = subject.config.model_copy(update={"max_steps": 1, "batch_size": min(ROWS, subject.config.batch_size)})
     tune(loaded, subject.method, data[: config.batch_size], config)
-    ids_BT = torch.tensor([data[0].ids], device=loaded.device)
+    ids_BT = torch.tensor([[*loaded.virtual, *data[0].ids]], device=loaded.device)
     loaded.model.eval()
     with torch.no_grad(), tempfile.TemporaryDirectory(prefix="didact-certify-") as folder:
         tuned = Path(folder) / "tuned"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from didact.errors import UsageError
 from didact.fit import Fitted, fit
 from didact.instance import Instance
+from didact.methods.virtual import longest_row
 from didact.tune import TuneConfig
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ class Subject:
     @property
     def limit(self) -> int:
         """The longest row in tokens."""
-        return min(self.config.max_length, self.base.max_positions or self.config.max_length)
+        return longest_row(self.base, self.method, self.config.max_length)
 
     @property
     def fitted(self) -> Fitted:

@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field
 
 from didact.errors import UsageError
 from didact.kinds import KINDS, Kind
-from didact.methods import bitfit, full, lora
+from didact.methods import adapter, bitfit, full, ia3, lora, prompt
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -22,8 +22,9 @@ class Method:
     """attach changes the model in place, leaves `requires_grad` on what is trained, and gives virtual token ids.
 
     rate: the default learning rate for a base with that many parameters. purpose: what it is for, in a clause.
-    merge folds it into the base weights; save writes what peft loads, and read attaches what peft wrote and gives its
-    config; loss and optimizer replace the loop's own. None where the method does not differ. models: kinds it works on.
+    merge folds it into the base weights; save writes what peft loads, and read attaches what peft wrote and gives
+    config and virtual ids; loss and optimizer replace the loop's own. None where the method does not differ.
+    models: kinds it works on.
     """
 
     config: type[BaseModel]
@@ -52,9 +53,41 @@ METHODS: dict[str, Method] = {
         "Hu 2021",
         merge=lora.merge,
         save=lora.save,
+        read=lora.read,
+    ),
+    "adapter": Method(
+        adapter.AdapterConfig, adapter.attach, adapter.rate, "many tasks on one base, as good as full", "Houlsby 2019"
+    ),
+    "ia3": Method(
+        ia3.Ia3Config,
+        ia3.attach,
+        ia3.rate,
+        "few examples, a few thousand numbers",
+        "Liu 2022",
+        merge=ia3.merge,
+        save=ia3.save,
+        read=ia3.read,
+    ),
+    "prompt": Method(
+        prompt.PromptConfig,
+        prompt.attach,
+        prompt.rate,
+        "the smallest files; large models",
+        "Lester 2021",
+        save=prompt.save,
+        read=prompt.read,
+        models=("causal",),
     ),
 }
-MethodConfig = Annotated[full.FullConfig | bitfit.BitfitConfig | lora.LoraConfig, Field(discriminator="type")]
+MethodConfig = Annotated[
+    full.FullConfig
+    | bitfit.BitfitConfig
+    | lora.LoraConfig
+    | adapter.AdapterConfig
+    | ia3.Ia3Config
+    | prompt.PromptConfig,
+    Field(discriminator="type"),
+]
 
 
 def suits(method: str, kind: Kind) -> None:

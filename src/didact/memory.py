@@ -111,7 +111,7 @@ def need(model: Shape, plan: Plan) -> Need:
     layer = plan.tokens * (hidden * model.hidden + inner * model.inner + score * model.heads * keys)
     width = 2 if plan.precision == "bf16" else 4
     kept = layer + plan.tokens * width * model.hidden * model.layers if plan.checkpointing else layer * model.layers
-    weights = 4 * model.parameters + (0 if kind == "full" else 4 * trained)
+    weights: float = 4 * model.parameters + (0 if kind == "full" else 4 * trained)
     if kind == "qlora":
         weights -= (4 - NF4 / 8) * sum(rows * columns for rows, columns in model.matrices)
     weights += 2 * trained if plan.precision == "bf16" else 0

@@ -1,0 +1,11 @@
+"""Sources: from a recipe's lines to tasks with rows. The only part of the data side that knows files and hubs.
+
+Settings name a column as the file calls it; templates see it under its new name. A row is filtered by `where`, its
+labels are turned from numbers into names, and then it is renamed.
+"""
+
+from didact.sources.config import FileSource, HubSource, Source, StarterSource, SuperNISource
+from didact.sources.open import open_source
+from didact.sources.task import Row, Task
+
+__all__ = ["FileSource", "HubSource", "Row", "Source", "StarterSource", "SuperNISource", "Task", "open_source"]

@@ -1,0 +1,161 @@
+"""A source is opened: its settings filled up and tried on its first row, its rows given one by one."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+
+from didact import files, formats, layouts
+from didact.errors import UsageError
+from didact.instance import Drop, Origin
+from didact.labels import LabelConfig, bind, check_columns, columns_after
+from didact.sources import hub
+from didact.sources.columns import prepared, suggested, wanted
+from didact.sources.config import FileSource, HubSource, StarterSource, SuperNISource
+from didact.sources.file import Records, reader, stop
+from didact.sources.task import Row, Task
+from didact.template import Template, TemplateDrop, choose, expand, template_file
+from didact.template_set import TemplateSet, load_set
+
+LOOKED_AT = 100  # rows from which the format of ready-made instructions is recognised
+
+
+def open_source(
+    config: FileSource | HubSource | StarterSource | SuperNISource, folder: Path, drop: Callable[[Drop], None]
+) -> list[Task]:
+    """The tasks of a source; its first row is looked at, so that a wrong setting is told at once.
+
+    folder: where the recipe lies. drop: gets every row that is left out, with its reason. Raises UsageError.
+    """
+    if isinstance(config, StarterSource):
+        from didact import starter
+
+        made: list[Task] = starter.tasks(config.rows_per_task, config.seed, only=config.only)
+        return made
+    if isinstance(config, SuperNISource):
+        from didact.superni import open_tasks
+
+        return open_tasks(config, folder, drop)
+    if isinstance(config, FileSource):
+        path = folder / expand(config.path)
+        name, source = config.task or path.name.split(".")[0], expand(config.path)
+
+        return [_task(config, name, source, path, folder, reader(config, path, folder), drop, config.labels)]
+    dataset = hub.load(config, folder)
+    source = ":".join(part for part in (config.name, config.subset, config.split) if part)
+    name = config.task or config.name.rsplit("/", 1)[-1]
+
+    def numbered(fault: files.Fault) -> Iterator[files.Record]:
+        return ((number, dict(row)) for number, row in enumerate(dataset, 1))
+
+    return [
+        _task(config, name, source, Path(source), folder, numbered, drop, {**hub.declared(dataset), **config.labels})
+    ]
+
+
+def _task(
+    config: FileSource | HubSource,
+    name: str,
+    source: str,
+    path: Path,
+    folder: Path,
+    read: Records,
+    drop: Callable[[Drop], None],
+    labels: Mapping[str, LabelConfig],
+) -> Task:
+    on_error = config.on_error
+    file = template_file(config.templates, folder) if config.templates else Path()
+    found = load_set(file) if config.templates else TemplateSet(())
+    origin = Origin(source, 0, task=name, cluster=config.cluster or found.cluster or name, licence=config.licence)
+
+    def fault(reason: str, error: UsageError) -> None:
+        error = error.at(file=path)
+        if on_error == "stop":
+            raise error
+        drop(Drop(reason, str(error), replace(origin, row=error.line or 0)))
+
+    look = fault if on_error == "stop" else _ignore
+    raw = next(read(look), (0, {}))[1]
+    config, labels = suggested(config, found, raw, labels, file)
+    places = [*config.rename, *config.where, *config.group, *labels]
+    if any("." in place for place in places):
+        unreached = read
+
+        def read(fault: files.Fault) -> Iterator[files.Record]:
+            return layouts.reached(unreached(fault), places)
+
+    def rows() -> Iterator[Row]:
+        return islice(_rows(config, source, read, fault, labels), config.limit)
+
+    first = _peek(config, path, read, look)
+    for setting, columns in (("rename", config.rename), ("labels", labels), ("group", config.group)):
+        try:
+            check_columns(list(columns), first[1], setting)
+        except UsageError as error:
+            raise error.at(file=path, line=first[0]) from error
+    group = tuple(config.rename.get(column, column) for column in config.group)
+    task = Task(name, origin.cluster, config.licence, rows, (), group, None, config.references, on_error)
+    if config.templates:
+        chosen = choose(found.templates, config.use, config.templates)
+        renamed = columns_after(labels, config.rename)
+        bound = tuple(bind(template, renamed) for template in chosen)
+        _try(bound, next(_rows(config, source, read, look, labels), None), path)
+        return replace(task, templates=bound)
+    looked_at = [row.data for row in islice(_rows(config, source, read, look, labels), LOOKED_AT)]
+    try:
+        mapping = formats.detect(looked_at, config.format)
+        formats.refuse_unfilled(looked_at, config.fill)
+        return replace(task, mapping=mapping)
+    except UsageError as error:
+        raise error.at(file=path) from error
+
+
+def _try(templates: Sequence[Template], row: Row | None, path: Path) -> None:
+    """Put the first row into the words of every template, so that a wrong column is told before anything is written."""
+    if row is None:
+        return
+    for template in templates:
+        try:
+            template.render(row.data)
+        except TemplateDrop:
+            continue
+        except UsageError as error:
+            raise error if error.file else error.at(file=path, line=row.number) from error
+
+
+def _peek(config: FileSource | HubSource, path: Path, read: Records, look: files.Fault) -> files.Record:
+    """The first readable record as it is; UsageError if there is none, or if `where` leaves none."""
+    first = next(read(look), None)
+    if first is None:
+        next(read(stop), None)  # tells the first fault
+        raise UsageError("the file holds no rows", "give a file with rows", file=path)
+    if config.where:
+        try:
+            check_columns(list(config.where), first[1], "where")
+        except UsageError as error:
+            raise error.at(file=path, line=first[0]) from error
+        if not any(wanted(config.where, data) for _, data in read(_ignore)):
+            column, value = next(iter(config.where.items()))
+            there = Counter(str(data.get(column)) for _, data in read(_ignore))
+            shown = ", ".join(value for value, _ in there.most_common(8))
+            raise UsageError(f"no row has {column} = {value}", f"it holds: {shown}", file=path, field="where")
+    return first
+
+
+def _rows(
+    config: FileSource | HubSource, source: str, read: Records, fault: files.Fault, labels: Mapping[str, LabelConfig]
+) -> Iterator[Row]:
+    for number, data in read(fault):
+        if config.where and not wanted(config.where, data):
+            continue
+        try:
+            yield Row(source, number, prepared(config, data, labels))
+        except UsageError as error:
+            fault("faulty row", error.at(line=number))
+
+
+def _ignore(reason: str, error: UsageError) -> None:
+    """A fault while looking ahead: it is told when the rows are read in earnest."""

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import suppress
+from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pytest
+import safetensors.torch
 import torch
 
 from didact import checkpoint, disk
@@ -23,6 +29,8 @@ def test_round_trip_and_the_newest_two_are_kept(tmp_path: Path) -> None:
     assert (found.step, found.state["loss"], found.skipped) == (10, 0.5, ())
     assert all(torch.equal(found.tensors[name], tensor) for name, tensor in TENSORS.items())
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000002", "step-00000010"]
+    kinds = ["manifest.json", "state.json", "tensors.safetensors"]  # nothing that could run code
+    assert [path.name for path in sorted((tmp_path / "step-00000010").iterdir())] == kinds
 
 
 def test_nothing_there(tmp_path: Path) -> None:
@@ -95,6 +103,43 @@ def test_disk_full_keeps_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyP
         checkpoint.write(tmp_path, 2, TENSORS, {})
     assert (found := checkpoint.latest(tmp_path)) is not None
     assert found.step == 1
+
+
+def test_a_disk_that_fills_up_at_any_write_is_one_line_and_the_save_is_made_again(tmp_path: Path) -> None:
+    """At the k-th call that writes, for every k; the older one stands, and with room again all is as if never."""
+    refused = 0
+    for k in range(1, 100):
+        folder, calls = tmp_path / str(k), count(1)
+        checkpoint.write(folder, 1, TENSORS, {"loss": 1.0})
+
+        def fails(of: Any, calls: Iterator[int] = calls, k: int = k) -> Any:
+            def some(*arguments: Any, **more: Any) -> Any:
+                if next(calls) == k:
+                    raise OSError(errno.ENOSPC, "No space left on device")
+                return of(*arguments, **more)
+
+            return some
+
+        with pytest.MonkeyPatch.context() as patch:
+            for holder, name in (
+                *((os, "fsync"), (Path, "write_text"), (Path, "rename")),
+                (safetensors.torch, "save_file"),
+            ):
+                patch.setattr(holder, name, fails(getattr(holder, name)))
+            with suppress(UsageError):
+                checkpoint.write(folder, 2, TENSORS, {"loss": 2.0})
+                refused -= 1
+        refused += 1
+        assert not list(folder.glob(".*"))
+        assert (found := checkpoint.latest(folder)) is not None
+        assert found.step in (1, 2)
+        assert not found.skipped
+        checkpoint.write(folder, 2, TENSORS, {"loss": 2.0})
+        assert (found := checkpoint.latest(folder)) is not None
+        assert (found.step, found.state["loss"]) == (2, 2.0)
+        if refused < k:
+            break  # no k-th call: the save was whole
+    assert refused >= 10
 
 
 def test_disk_that_fills_up_during_the_save(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -68,6 +68,7 @@ def test_batch_tensors() -> None:
     assert one.ids_BT.tolist() == [[8, 4, 9], [5, 6, 7]]
     assert read(one) == [(0, 4, 0.5), (3, 6, 1.0), (4, 7, 1.0)]
     assert (one.instance_ids, one.rows, one.spans) == (("b", "a"), (1, 0), ())
+    assert read(batch(data, [1, 0], pad=4)) == read(one)  # padding has no loss, and what looks like it keeps its own
 
 
 def row(ids: list[int], supervised: int, name: str = "") -> Tokens:

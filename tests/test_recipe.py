@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import ast
 import re
 import runpy
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import pytest
 from pydantic import BaseModel, ConfigDict, Field
@@ -204,6 +206,34 @@ def test_the_schema_describes_every_field() -> None:
         if field != "type" and "description" not in about
     ]
     assert missing == []
+
+
+def names_read(tree: ast.AST) -> Iterator[str]:
+    """Attributes that code looks at; what a validator looks at is checked, but not yet read by anyone."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.FunctionDef) and any("validator" in ast.dump(d) for d in node.decorator_list):
+            continue
+        if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load):
+            yield node.attr
+        yield from names_read(node)
+
+
+def unread(kind: Any, read: set[str]) -> set[str]:
+    """The settings in a section and below it that no code looks at."""
+    found: set[str] = set()
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        found = {f"{kind.__name__}.{name}" for name in kind.model_fields if name not in read}
+        found = found.union(*(unread(field.annotation, read) for field in kind.model_fields.values()))
+    return found.union(*(unread(part, read) for part in get_args(kind)))
+
+
+def test_every_setting_is_read_by_some_code() -> None:
+    code = [ast.parse(path.read_text("utf-8")) for path in (ROOT / "src" / "didact").rglob("*.py")]
+    read = {name for tree in code for name in names_read(tree)}
+    assert unread(Recipe, read) == set()
+    assert unread(Recipe, read - {"warmup"}) == {"TuneConfig.warmup"}
+    validator = "class A(BaseModel):\n    @field_validator('b')\n    def c(self):\n        return self.b"
+    assert set(names_read(ast.parse(validator))) == set()
 
 
 def test_a_resolved_recipe_reads_back_equal() -> None:

@@ -58,13 +58,13 @@ def write(folder: Path, step: int, tensors: Mapping[str, torch.Tensor], state: M
             sums = {name: [(stage / name).stat().st_size, _sha256(stage / name)] for name in (TENSORS, STATE)}
             (stage / MANIFEST).write_text(json.dumps(sums, sort_keys=True), encoding="utf-8")
             flush(stage)
+            if final.exists():  # written before, and found damaged
+                shutil.rmtree(final)
+            stage.rename(final)
+            flush(folder, deep=False)
     except BaseException:
         shutil.rmtree(stage, ignore_errors=True)
         raise
-    if final.exists():  # written before, and found damaged
-        shutil.rmtree(final)
-    stage.rename(final)
-    flush(folder, deep=False)
     for old in sorted(_steps(folder), reverse=True)[KEEP:]:
         shutil.rmtree(folder / f"step-{old:08d}", ignore_errors=True)
     return final

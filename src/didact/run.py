@@ -24,6 +24,7 @@ from didact.folder import FULL, Folder, disk_error, now, read_journal, read_line
 from didact.instance import Instance, digest
 from didact.recipe import Recipe, load_recipe
 from didact.stages import FAILED, WORK
+from didact.tuning import put_aside
 
 if TYPE_CHECKING:
     from didact.audit import Finding
@@ -121,8 +122,8 @@ class Run:
         entry: dict[str, Any] = {"state": "started", "inputs": inputs}
         if not resumed:
             entry["began"] = now()
-            for leftover in ("metrics.jsonl", "checkpoints") if name == "tune" else ():
-                self.folder.remove(leftover)
+            if name == "tune":
+                put_aside(self, before, inputs)
         self.journal["stages"][name] = {**before, **entry} if resumed else entry
         self._save_journal()
         start = time.monotonic()

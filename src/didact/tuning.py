@@ -82,6 +82,31 @@ def tune(run: Run) -> Done:
     return {"steps": told["steps"], "weights trained": told["trainable"]}, ("tuned", "metrics.jsonl")
 
 
+def put_aside(run: Run, before: Mapping[str, Any], inputs: Mapping[str, Any]) -> None:
+    """Make room for another tuning than the one before.
+
+    One that was stopped midway keeps its checkpoints, and its metrics beside them: with its settings back it goes on.
+    """
+    metrics, place = run.path / "metrics.jsonl", run.path / "checkpoints"
+    stopped = before.get("state") == "started" and place.exists()
+    if (stopped or any(place.glob("metrics-*.jsonl"))) and before.get("inputs", {}).get("code") == inputs.get("code"):
+        if metrics.exists():
+            metrics.rename(_aside(place, before["inputs"]))
+        if stopped:
+            run.console.stage("", f"what was stopped stays in {place}: with its settings back it goes on from there")
+        if (own := _aside(place, inputs)).exists():
+            own.rename(metrics)
+    else:
+        run.folder.remove("metrics.jsonl")
+        run.folder.remove("checkpoints")
+
+
+def _aside(place: Path, inputs: Mapping[str, Any]) -> Path:
+    """Where the metrics of such a tuning wait; how often it saves decides nothing."""
+    settings = {key: value for key, value in inputs.items() if key != "tune.checkpoint_minutes"}
+    return place / f"metrics-{digest(settings)}.jsonl"
+
+
 def _in_ranks(run: Run, data: Sequence[Tokens], report: Callable[[Step], None]) -> tuple[Path, dict[str, Any]]:
     """Tune in several processes; gives the folder of the saved model and what they said of it."""
     from didact import parallel

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from didact import fingerprint
 from didact.arms import Answers, key_of, retrained
 from didact.folder import sha256
-from didact.instance import Instance, Message, digest
+from didact.instance import Instance, Message, Part, digest
 
 if TYPE_CHECKING:
     from didact.audit import Arm, Overlap, Speaker, Subject
@@ -53,6 +54,7 @@ def subject_of(run: Run, shelf: Answers) -> Subject:
         shelf=shelf,
         overlap=lambda instances, n, near: _overlap(kept, instances, n, near),
         fits=lambda instances: _fits(run, base, instances),
+        reworded=lambda instances: _reworded(run, instances),
         sampled=sampled if base.loaded.kind == "causal" else None,  # other kinds answer greedily only
         ask=lambda conversations, teacher: _ask(run, conversations, teacher),
         folders=(str(run.model_name()), str(run.path / "tuned")),
@@ -91,6 +93,35 @@ def _overlap(trained: Sequence[Instance], heldout: Sequence[Instance], n: int, n
     config, decontaminate = STRATEGIES["decontaminate"]
     told = decontaminate(config.model_validate({"n": n, "near": near}), list(heldout), Context(heldout=trained))
     return [None if v.keep else Overlap(v.reason.replace("held-out", "training"), v.score, v.near) for v in told]
+
+
+def _reworded(run: Run, instances: Sequence[Instance]) -> list[list[Instance]]:
+    """Each instance's row in every template of its task that asks the same; none where the row is not found again."""
+    from didact.build.split import is_inverted
+    from didact.errors import UsageError
+    from didact.sources import open_source
+    from didact.template import TemplateDrop
+
+    wanted = {(i.origin.task, i.origin.source, i.origin.row): number for number, i in enumerate(instances)}
+    tasks = {task for task, _, _ in wanted}
+    found: list[list[Instance]] = [[] for _ in instances]
+    opened = (task for source in run.recipe.sources for task in open_source(source, run.home, lambda drop: None))
+    for task in opened:
+        templates = [t for t in task.templates if not is_inverted(t)]
+        for row in task.rows() if task.name in tasks and len(templates) > 1 else ():
+            number = wanted.get((task.name, row.source, row.number))
+            for template in templates if number is not None else ():
+                try:
+                    words = template.render({k: v for k, v in row.data.items() if k != "_split"})
+                except (TemplateDrop, UsageError):
+                    continue
+                one = instances[number or 0]
+                if words.answer == one.answer:
+                    origin = replace(one.origin, via=f"template:{template.name}", parents=(one.id,))
+                    messages = (Message("user", words.parts), Message("assistant", (Part(words.answer, "answer"),)))
+                    made = Instance.of(messages, origin, (), words.choices, {**one.tags, "template": template.name})
+                    found[number or 0].append(made)
+    return found
 
 
 def _ask(run: Run, conversations: Sequence[Sequence[Message]], teacher: str) -> list[str | None]:

@@ -12,8 +12,10 @@ from didact.audit.added import AddedConfig, added
 from didact.audit.forgetting import ForgettingConfig, forgetting
 from didact.audit.gain import GainConfig, gain
 from didact.audit.kept import remembering
+from didact.audit.sensitivity import SensitivityConfig, sensitivity
 from didact.audit.stop import StopConfig, stop
 from didact.audit.subject import Arm, Finding, Overlap, Speaker, Subject, findings_from_json, findings_to_json
+from didact.audit.surface import SurfaceConfig, surface
 from didact.errors import Interrupted
 
 Probe = Callable[[Any, Subject], list[Finding]]
@@ -22,8 +24,13 @@ PROBES: Mapping[str, tuple[type[BaseModel], Probe]] = {
     "stop": (StopConfig, stop),
     "forgetting": (ForgettingConfig, forgetting),
     "added": (AddedConfig, added),
+    "sensitivity": (SensitivityConfig, sensitivity),
+    "surface": (SurfaceConfig, surface),
 }
-Audit = Annotated[GainConfig | StopConfig | ForgettingConfig | AddedConfig, Field(discriminator="type")]
+Audit = Annotated[
+    GainConfig | StopConfig | ForgettingConfig | AddedConfig | SensitivityConfig | SurfaceConfig,
+    Field(discriminator="type"),
+]
 
 __all__ = [
     "PROBES",

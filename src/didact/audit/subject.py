@@ -78,8 +78,9 @@ class Subject:
 
     What a probe may ask of the run, each None where it cannot: retrain tunes the base anew as an arm says, key
     names what decides an arm's answers; overlap finds what held-out instances share with training ones (words in a row,
-    similarity); fits says which prompts the model can read; sampled gives "base" or "tuned" at a temperature with a
-    seed; ask puts conversations to a named teacher. shelf keeps answers, under keys for base and tuned.
+    similarity); fits says which prompts the model can read; reworded puts rows into all wordings of their tasks;
+    sampled gives "base" or "tuned" at a temperature with a seed; ask puts conversations to a named teacher. shelf keeps
+    answers, under keys for base and tuned.
     """
 
     base: Speaker
@@ -95,6 +96,7 @@ class Subject:
     shelf: Shelf | None = None
     overlap: Callable[[Sequence[Instance], int, float], Sequence[Overlap | None]] | None = None
     fits: Callable[[Sequence[Instance]], Sequence[bool]] | None = None
+    reworded: Callable[[Sequence[Instance]], Sequence[Sequence[Instance]]] | None = None
     sampled: Callable[[str, float, int], Speaker] | None = None
     ask: Callable[[Sequence[Sequence[Message]], str], Sequence[str | None]] | None = None
     folders: tuple[str, str] = ("", "")

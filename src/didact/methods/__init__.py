@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field
 
 from didact.errors import UsageError
 from didact.kinds import KINDS, Kind
-from didact.methods import adapter, bitfit, full, ia3, lora, prompt
+from didact.methods import adapter, bitfit, full, ia3, lora, p_tuning, prefix, prompt
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -78,6 +78,25 @@ METHODS: dict[str, Method] = {
         read=prompt.read,
         models=("causal",),
     ),
+    "p_tuning": Method(
+        p_tuning.PTuningConfig,
+        p_tuning.attach,
+        p_tuning.rate,
+        "a prompt that learns at ordinary rates",
+        "Liu 2021",
+        save=p_tuning.save,
+        models=("causal",),
+    ),
+    "prefix": Method(
+        prefix.PrefixConfig,
+        prefix.attach,
+        prefix.rate,
+        "a prompt with a say in every layer",
+        "Li 2021",
+        save=prefix.save,
+        read=prefix.read,
+        models=("causal",),
+    ),
 }
 MethodConfig = Annotated[
     full.FullConfig
@@ -85,7 +104,9 @@ MethodConfig = Annotated[
     | lora.LoraConfig
     | adapter.AdapterConfig
     | ia3.Ia3Config
-    | prompt.PromptConfig,
+    | prompt.PromptConfig
+    | p_tuning.PTuningConfig
+    | prefix.PrefixConfig,
     Field(discriminator="type"),
 ]
 

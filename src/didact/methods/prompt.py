@@ -33,22 +33,7 @@ def attach(model: PreTrainedModel, config: PromptConfig) -> list[int]:
     """Plant the table at the embedding; a prompt that fills the context is a UsageError."""
     virtual.room(model, config.length)
     model.requires_grad_(False)
-    return virtual.extend(model, table(model, config), config.length)
-
-
-def table(model: PreTrainedModel, config: PromptConfig) -> torch.nn.Module:
-    """A module that gives the embeddings (length, C) as they begin."""
-    import torch
-
-    class Table(torch.nn.Module):
-        def __init__(self, rows_LC: torch.Tensor) -> None:
-            super().__init__()
-            self.table = torch.nn.Parameter(rows_LC)
-
-        def forward(self) -> torch.Tensor:
-            return self.table
-
-    return Table(first_rows(model, config.start, config.length))
+    return virtual.extend(model, virtual.table(first_rows(model, config.start, config.length)), config.length)
 
 
 def first_rows(model: PreTrainedModel, start: str | list[int], length: int) -> torch.Tensor:

@@ -36,6 +36,45 @@ def extend(model: PreTrainedModel, table: torch.nn.Module, length: int) -> list[
     return ids
 
 
+def table(rows_LE: torch.Tensor) -> torch.nn.Module:
+    """A module that gives rows which are trained as they are, from these on."""
+    import torch
+
+    class Table(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.table = torch.nn.Parameter(rows_LE)
+
+        def forward(self) -> torch.Tensor:
+            return self.table
+
+    return Table()
+
+
+def network(rows_LE: torch.Tensor, hidden: int) -> torch.nn.Module:
+    """A module that gives rows which two layers make, from these on; `fold` gives the table that is left of it."""
+    import torch
+
+    class Network(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("start", rows_LE)
+            self.seeds = torch.nn.Parameter(torch.randn(len(rows_LE), hidden, device=rows_LE.device))
+            self.inner = torch.nn.Linear(hidden, hidden, device=rows_LE.device)
+            self.outer = torch.nn.Linear(hidden, rows_LE.shape[1], device=rows_LE.device)
+            torch.nn.init.zeros_(self.outer.weight)
+            torch.nn.init.zeros_(self.outer.bias)
+
+        def forward(self) -> torch.Tensor:
+            rows: torch.Tensor = self.start + self.outer(torch.tanh(self.inner(self.seeds)))
+            return rows
+
+        def fold(self) -> dict[str, torch.Tensor]:
+            return {"table": self().detach()}
+
+    return Network()
+
+
 def watch(embedding: Any, table: Any, length: int) -> tuple[list[int], list[Any]]:
     """Keep in `table` where virtual ids stand in each forward, and hide them from the embedding; ids and hooks."""
     first = int(embedding.weight.shape[0])

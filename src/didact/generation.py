@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from didact import fingerprint
+from didact.curate.judge import JudgeConfig
+from didact.curate.judge import bill as judge_bill
 from didact.errors import UsageError
-from didact.generate import GENERATE, Asker, Context
+from didact.generate import GENERATE, SPARE, Asker, Context
 from didact.instance import Drop, Instance, digest
 from didact.llm import Bill, EndpointConfig, Llm
 from didact.recipe import Recipe
@@ -45,7 +47,8 @@ def generate(run: Run, retrained: Callable[[Sequence[Instance]], Loaded]) -> tup
     head = run.journal["stages"]["build"]["outputs"]["dropped.jsonl"]["bytes"]
     dropped = (_line({"stage": "generate", **drop.to_json()}) for drop in drops)
     run.folder.write_lines("dropped.jsonl", dropped, keep=head)
-    counts = {"instances": count, "dropped": len(drops)}
+    spare = sum(drop.reason.startswith(SPARE) for drop in drops)
+    counts = {"instances": count, "dropped": len(drops) - spare} | ({"spare": spare} if spare else {})
     for name in ("prompts", "calls", "rejected", "failed"):
         counts[name] = sum(account[name] for account in accounts)
     for name in ("valid", "right"):  # by the rows' own rules, where they have any
@@ -60,7 +63,7 @@ def _write(
     """The instances of all strategies, in their order; an account of each is added when it ends."""
     away = held_out_tasks(run.instances("heldout.jsonl"))
     for config in run.recipe.generate:
-        before, began, already = _totals(asked), time.monotonic(), len(drops)
+        before, began, already = totals(asked), time.monotonic(), len(drops)
         seen: Counter[str] = Counter()
         marks: defaultdict[str, list[float]] = defaultdict(list)
         with run.console.progress("generate") as update:
@@ -75,7 +78,7 @@ def _write(
                 if "difficulty" in made.tags:
                     marks[made.tags["round"]].append(float(made.tags["difficulty"]))
                 yield made
-        account = _account(config.type, seen, before, _totals(asked), time.monotonic() - began)
+        account = account_of(config.type, totals(asked) - before, time.monotonic() - began, seen)
         account["dropped"] = dict(Counter(drop.reason for drop in drops[already:]).most_common())
         if marks:
             account["difficulty by round"] = {r: round(sum(some) / len(some), 2) for r, some in sorted(marks.items())}
@@ -141,24 +144,23 @@ def _follow(
     context.progress, asked.report = progress, report
 
 
-def _totals(asked: Teachers) -> Counter[str]:
+def totals(asked: Teachers) -> Counter[str]:
     """What all teachers together have been asked so far; `why: ...` counts the prompts without an answer."""
-    found: Counter[str] = Counter(tokens=asked.log.tokens)
+    found: Counter[str] = Counter()
     for llm in asked.opened.values():
         counts = llm.counts
         found.update(prompts=counts.prompts, ok=counts.ok, known=counts.known, calls=counts.calls, waits=counts.waits)
+        found.update(tokens=counts.tokens, money=round(counts.money * 1_000_000))
         found.update(rejected=counts.rejected.total(), failed=counts.failed.total())
         found.update({f"why: {why}": n for why, n in (counts.rejected + counts.failed).items()})
-    found["money"] = round(asked.log.money * 1_000_000)
     return found
 
 
-def _account(
-    name: str, seen: Counter[str], before: Counter[str], after: Counter[str], seconds: float
-) -> dict[str, Any]:
-    used = {key: after[key] - before[key] for key in after}
-    account: dict[str, Any] = {"strategy": name, "made": seen["made"]}
-    account |= {key: seen[key] for key in ("checked", "valid", "right") if seen["checked"]}
+def account_of(name: str, used: Counter[str], seconds: float, seen: Counter[str] | None = None) -> dict[str, Any]:
+    """What a strategy or filter asked and used, as in the run's files. seen: what it made of that."""
+    account: dict[str, Any] = {"strategy": name}
+    if seen is not None:
+        account |= {"made": seen["made"]} | {key: seen[key] for key in ("checked", "valid", "right") if seen["checked"]}
     names = ("prompts", "ok", "rejected", "failed", "known", "calls", "waits", "tokens")
     account |= {key: used.get(key, 0) for key in names}
     account["money"] = used.get("money", 0) / 1_000_000
@@ -236,7 +238,16 @@ def bill(run: Run) -> list[str]:
         lines.append(f"{config.type}: {_priced(part, price)} ({asked})")
         total, money = total + part, money + price
     lines.append(f"together: {_priced(total, money)}; what {CALLS} already answers is not asked again")
-    return lines
+    return lines + [_judged(config, recipe) for config in recipe.curate if isinstance(config, JudgeConfig)]
+
+
+def _judged(config: JudgeConfig, recipe: Recipe) -> str:
+    """What a judge of curation will ask; how many instances reach it is known only then."""
+    name = known(recipe.teachers, config.teacher)
+    teacher = recipe.teachers[name]
+    part = judge_bill(config, 1000)
+    price = part.money(teacher.input_price, teacher.output_price) if isinstance(teacher, EndpointConfig) else 0.0
+    return f"curate: judge, for each 1,000 instances it sees: {_priced(part, price)} ({name}: {teacher.model})"
 
 
 def _priced(part: Bill, money: float) -> str:

@@ -189,6 +189,7 @@ class Run:
             found |= {"name": recipe.name, "dropped": dropped.get("sha256", "")}
             found |= self._hashes("built.jsonl", "heldout.jsonl", "kept.jsonl")
             found |= self._hashes("generated.jsonl", "generation.json") if recipe.generate else {}
+            found |= self._hashes("curation.json") if (self.path / "curation.json").exists() else {}
         elif name == "tune":
             found |= (
                 fingerprint.flat("method", recipe.method)

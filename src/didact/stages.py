@@ -20,7 +20,6 @@ from didact.tuning import Done, tune
 
 if TYPE_CHECKING:
     from didact.audit.report import About
-    from didact.curate.context import Conversation
     from didact.render import Tokens
     from didact.run import Run
     from didact.sources import Task
@@ -79,22 +78,23 @@ def generate(run: Run) -> Done:
 
 def curate(run: Run) -> Done:
     """Drop what should not be learnt, each with its reason."""
+    from didact.consult import Consult
     from didact.curate import STRATEGIES, Context
 
     instances, drops = list(run.instances("built.jsonl")), list[Drop]()
     before = "generate" if run.recipe.generate else "build"
     if run.recipe.generate:
         instances += run.instances("generated.jsonl")
-    built = len(instances)
+    built, consult = len(instances), Consult(run)
     heldout = list(run.instances("heldout.jsonl"))
     context = Context(
         heldout=heldout,
         tokens=_whole(run),
         max_length=_longest(run),
         benchmarks=lambda file: _benchmark(run, file),
-        ask=lambda conversations, teacher: _ask(run, conversations, teacher),
+        ask=consult.ask,
         loss=lambda asked: _answer_loss(run, asked),
-        embed=lambda texts, name: _embed(run, texts, name),
+        embed=consult.embed,
     )
     lines: list[str] = []
     for config in run.recipe.curate:
@@ -112,7 +112,9 @@ def curate(run: Run) -> Done:
     run.folder.write_lines("dropped.jsonl", lines, keep=head)
     kept = run.folder.write_lines("kept.jsonl", (_line(instance.to_json()) for instance in instances))
     _tell_drops(run, drops)
-    return {"kept": kept, "dropped": len(drops)}, ("kept.jsonl", "dropped.jsonl")
+    counts = {"kept": kept, "dropped": len(drops)}
+    counts |= {"calls": calls} if (calls := sum(account["calls"] for account in consult.accounts)) else {}
+    return counts, ("kept.jsonl", "dropped.jsonl", *consult.save())
 
 
 def _benchmark(run: Run, file: str) -> Iterator[tuple[int, tuple[str, ...]]]:
@@ -132,33 +134,6 @@ def _benchmark(run: Run, file: str) -> Iterator[tuple[int, tuple[str, ...]]]:
 
     for number, row in files.records(run.home / expand(file), refuse):
         yield number, tuple(texts(row))
-
-
-def _ask(run: Run, conversations: Sequence[Conversation], teacher: str) -> list[str | None]:
-    """A teacher's answer to each, None where it gave none; the log answers what it has answered before."""
-    from didact.llm import Request
-    from didact.teachers import Teachers
-
-    asked = (Request(tuple((turn.role, turn.text) for turn in turns)) for turns in conversations)
-    with Teachers(
-        run.recipe.teachers, run.recipe.budget, run.path, run.home, lambda text: run.console.stage("", text)
-    ) as teachers:
-        llm = teachers.llm(teacher)
-        replies = [reply.text if reply.ok else None for reply in llm.each(asked)]
-        bad = (llm.counts.rejected + llm.counts.failed).most_common()
-        why = "".join(f", {n:,} {reason}" for reason, n in bad)
-        run.console.stage("", f"judge {llm.name}: {len(replies):,} prompts{why}; {llm.counts.calls:,} calls")
-        return replies
-
-
-def _embed(run: Run, texts: Sequence[str], name: str) -> Any:
-    from didact.embed import embed
-    from didact.teachers import local_folder
-
-    try:
-        return embed(texts, local_folder(name, run.home))
-    except UsageError as error:
-        raise error.at(field="curate.embedding") from error
 
 
 def _answer_loss(run: Run, instances: Sequence[Instance]) -> list[float]:
@@ -187,6 +162,7 @@ def _longest(run: Run) -> int:
 def card(run: Run) -> Done:
     """The picture of what was kept and of what was left out, as a page, as a hub's README and as plain figures."""
     from didact.card import Made, card_html, card_json, card_markdown, facts, turn_of
+    from didact.consult import ACCOUNT
 
     generated: dict[str, list[int]] = {}
     accounts: list[dict[str, Any]] = []
@@ -205,6 +181,7 @@ def card(run: Run) -> Done:
                 r for r in read_lines(run.path / "dropped.jsonl") if r["stage"] in ("build", "generate", "curate")
             ],
             accounts=accounts,
+            asked=json.loads((run.path / ACCOUNT).read_text("utf-8")) if (run.path / ACCOUNT).exists() else (),
             generated=generated,
         )
     )

@@ -49,11 +49,15 @@ class Teachers:
             llm.close()
         self.log.__exit__()
 
-    def llm(self, name: str = "") -> Llm:
-        """A teacher by its name in the recipe; "" is the first."""
+    def llm(self, name: str = "", vectors: bool = False) -> Llm:
+        """A teacher by its name in the recipe; "" is the first. vectors: one that turns texts into vectors."""
         name = known(self.configs, name)
+        config = self.configs[name]
+        if (isinstance(config, EndpointConfig) and config.api == "embeddings") != vectors:
+            fix = "set api: embeddings" if vectors else "name one whose api is chat or completions"
+            problem = "this teacher gives no vectors" if vectors else "this teacher gives vectors, no answers"
+            raise UsageError(problem, fix, field=f"teachers.{name}.api")
         if name not in self._open:
-            config = self.configs[name]
             try:
                 teacher = Endpoint(config) if isinstance(config, EndpointConfig) else _local(config, self.home)
             except UsageError as error:
@@ -141,11 +145,13 @@ def judges(
     filters: Iterable[BaseModel], teachers: Mapping[str, EndpointConfig | LocalConfig], home: Path
 ) -> dict[str, Any]:
     """Who answers the filters that ask a language model or compare its vectors, laid flat."""
-    filters = list(filters)
+    filters, found = list(filters), dict[str, Any]()
     names = {known(teachers, str(config.teacher)) for config in filters if hasattr(config, "teacher")}
-    found: dict[str, Any] = {}
     for number, config in enumerate(filters):
-        if embedding := getattr(config, "embedding", ""):
+        embedding = getattr(config, "embedding", "")
+        if embedding in teachers:
+            names.add(embedding)
+        elif embedding:
             found[f"curate.{number}.embedding: content"] = fingerprint.model(local_folder(embedding, home))
     for name in sorted(names):
         found |= fingerprint.flat(f"teachers.{name}", identity(teachers[name], home))

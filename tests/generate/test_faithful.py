@@ -44,14 +44,14 @@ def test_alpaca_shows_three_seeds_and_never_what_was_generated() -> None:
     assert request.bias == ((50256, -100.0),)
 
 
-def test_alpaca_tasks_are_parsed_and_a_cut_list_loses_its_last() -> None:
+def test_alpaca_tasks_are_parsed() -> None:
     text = (
         " Name a bird\n4. Input:\n<noinput>\n4. Output:\nowl\n###\n5. Instruction: Add\n5. Input: 1 2\n5. Output: 3\n\n"
         "###\n6. Instruction: Half\n6. Input:\nx\n"
     )
-    assert parse_tasks(text, 4, False) == [("Name a bird", "", "owl"), ("Add", "1 2", "3"), None]
-    assert parse_tasks(text, 4, True) == [("Name a bird", "", "owl"), ("Add", "1 2", "3")]
-    assert parse_tasks("4. Instruction:" + text, 4, True)[0] == ("Name a bird", "", "owl")
+    assert parse_tasks(text, 4) == [("Name a bird", "", "owl"), ("Add", "1 2", "3"), None]
+    assert parse_tasks("4. Instruction:" + text, 4)[0] == ("Name a bird", "", "owl")
+    assert parse_tasks("### ### ###", 4) == [None]  # never nothing: what was answered is counted
 
 
 # ---- instruct_wild
@@ -180,25 +180,27 @@ CHAT = "[Human] Hello!\n[AI] Hi!\n[Human] What is it?\n[AI] A thing.\nWith lines
 
 
 @pytest.mark.parametrize(
-    ("text", "cut_", "turns"),
+    ("text", "why", "turns"),
     [
-        (CHAT, False, ["What is it?", "A thing.\nWith lines.", "And why?", "Because."]),
-        (CHAT, True, ["What is it?", "A thing.\nWith lines."]),
+        (CHAT, "", ["What is it?", "A thing.\nWith lines.", "And why?", "Because."]),
+        (CHAT + "\n[Human]", "", ["What is it?", "A thing.\nWith lines.", "And why?", "Because."]),  # it stops
+        (CHAT, "cut at the longest answer", ["What is it?", "A thing.\nWith lines."]),
         (
             CHAT + "\n[Human] Last without answer",
-            False,
+            "malformed",
             ["What is it?", "A thing.\nWith lines.", "And why?", "Because."],
         ),
-        ("[Human] A?\n[AI] B.\n[AI] C.\n[Human] D?\n[AI] E.", False, []),  # malformed from the first
-        ("[Human] A?\n[AI] B.\n[Human] C? D\n[Human] E?\n[AI] F.", False, ["A?", "B."]),
-        ("[Human] A?\n[AI] B.\n[Human] \n[AI] F.", False, ["A?", "B."]),
-        ("[AI] talks first\n[Human] A?\n[AI] B.", False, ["A?", "B."]),
-        ("no tags at all", False, []),
-        ("", False, []),
+        ("[Human] A?\n[AI] B.\n[AI] C.\n[Human] D?\n[AI] E.", "malformed", []),  # from the first
+        ("[Human] A?\n[AI] B.\n[Human] C? D\n[Human] E?\n[AI] F.", "malformed", ["A?", "B."]),
+        ("[Human] A?\n[AI] B.\n[Human] \n[AI] F.", "malformed", ["A?", "B."]),
+        ("[AI] talks first\n[Human] A?\n[AI] B.", "malformed", ["A?", "B."]),
+        ("no tags at all", "malformed", []),
+        ("", "malformed", []),
     ],
 )
-def test_written_chats_are_kept_up_to_the_first_malformed_place(text: str, cut_: bool, turns: list[str]) -> None:
-    found = parse_chat(text, cut_)
+def test_written_chats_are_kept_up_to_the_first_malformed_place(text: str, why: str, turns: list[str]) -> None:
+    found, told = parse_chat(text, why.startswith("cut"))
+    assert told == why
     assert [turn for _, turn in found] == turns
     assert [role for role, _ in found] == ["user", "assistant"] * (len(turns) // 2)
 
@@ -235,7 +237,7 @@ def test_rounds_are_limited_and_short_or_repeated_chats_dropped() -> None:
     assert len(instances[0].messages) == 2
     instances, drops, _ = made("self_chat", lambda r: again, {"limit": 1, "min_rounds": 2})
     assert instances == []
-    assert reasons(drops) == {"the chat is malformed or too short": 1}
+    assert reasons(drops) == {"the chat is a repetition": 1}
 
 
 def best_by_mark(request: Request) -> str:
@@ -289,7 +291,7 @@ def test_rewordings_that_are_no_use_are_counted() -> None:
         bare = "line 1" in request.text
         return bad("the answer is blank") if bare else "1. As an AI language model\n2. Put the words in order"
 
-    instances, drops, _ = made("unnatural", say, {"target": 3})
+    instances, drops, _ = made("unnatural", say, {"target": 3, "prompts_per_round": 3})
     assert [i.tags["wording"] for i in instances] == ["0", "1", "0", "0", "1"]
     assert reasons(drops) == {"the teacher's answer: the answer is blank": 1, "rewording: a refusal": 2}
 
@@ -400,7 +402,7 @@ def test_the_most_frequent_answer_is_kept_if_it_is_frequent_enough() -> None:
         "distill", lambda r: said[r.text][r.sample], settings, questions=lambda sources: ASKED
     )
     assert [i.answer for i in instances] == ["red", "a"]
-    assert reasons(drops) == {"no answer to keep": 1}
+    assert reasons(drops) == {"no answer to keep": 1, "spare: not picked": 3 + 4 + 3}  # 12 answers, 2 kept
     assert len(teacher.texts) == 12
 
 
@@ -411,7 +413,7 @@ def test_samples_without_a_usable_answer_do_not_agree() -> None:
     settings = {"limit": 2, "samples": 4, "temperature": 0.7, "pick": "agreed", "agreed": 0.5}
     instances, drops, _ = made("distill", say, settings)
     assert instances == []
-    assert reasons(drops) == {"cut at the longest answer": 6, "no answer to keep": 2}
+    assert reasons(drops) == {"cut at the longest answer": 6, "no answer to keep": 2, "spare: not picked": 2}
 
 
 def test_several_teachers_and_the_judges_best() -> None:

@@ -10,9 +10,10 @@ from scripted import Scripted, bad, cut, made, pairs, reasons
 
 from didact.curate.novelty import NoveltyIndex
 from didact.errors import UsageError
+from didact.generate.instances import checked, parse_examples, parse_labelled
 from didact.generate.instructions import KEYWORDS, cleaned, instruction_fault, split_list
 from didact.generate.seeds import load_seeds
-from didact.generate.self_instruct import SelfInstructConfig, checked, parse_examples, parse_labelled
+from didact.generate.self_instruct import SelfInstructConfig
 from didact.llm import Reply, Request
 
 SEEDS = load_seeds("", Path(), lambda: ())

@@ -94,19 +94,29 @@ def test_a_second_writer_is_refused(written: Path) -> None:
 
 
 def test_of_many_writers_at_once_one_wins(tmp_path: Path) -> None:
+    """All start at one word; the winner holds the log until the others have given up, however slow they are."""
     code = (
-        "import sys, time; from pathlib import Path; from didact.llm.log import Log\n"
-        "while time.time() < float(sys.argv[2]): pass\n"
-        "with Log(Path(sys.argv[1])): time.sleep(1)\n"
+        "import sys; from pathlib import Path; from didact.llm.log import Log\n"
+        "print('ready', flush=True); sys.stdin.readline()\n"
+        "with Log(Path(sys.argv[1])): print('mine', flush=True); sys.stdin.readline()\n"
     )
-    import time
-
-    start = str(time.time() + 1.0)
+    command = [sys.executable, "-c", code, str(tmp_path / "log")]
     racers = [
-        subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "log"), start], stderr=subprocess.DEVNULL)
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
         for _ in range(4)
     ]
-    assert sorted(racer.wait() for racer in racers) == [0, 1, 1, 1]
+    for racer in racers:
+        assert racer.stdout is not None
+        assert racer.stdout.readline() == "ready\n"
+    for racer in racers:
+        assert racer.stdin is not None
+        racer.stdin.write("go\n")
+        racer.stdin.flush()
+    said = [racer.stdout.readline() for racer in racers if racer.stdout is not None]  # "" of one that ended
+    assert sorted(said) == ["", "", "", "mine\n"]
+    for racer in racers:
+        racer.communicate()
+    assert sorted(racer.returncode for racer in racers) == [0, 1, 1, 1]
 
 
 def test_a_full_disk_leaves_whole_lines(written: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,8 @@
 that can be counted. Facts first (`facts.py`, JSON), then two ways to show them (`page.py`, Markdown and HTML).
 """
 
-from didact.card.facts import Made, facts, turn_of
+from didact.card.facts import facts
+from didact.card.made import Made, turn_of
 from didact.card.page import card_html, card_json, card_markdown
 
 __all__ = ["Made", "card_html", "card_json", "card_markdown", "facts", "turn_of"]

@@ -15,7 +15,7 @@ import jinja2
 import yaml
 
 from didact.audit.report import cell, visible
-from didact.card.facts import Fact
+from didact.card.made import Fact
 
 SIZES = {1_000: "1K", 10_000: "10K", 100_000: "100K", 1_000_000: "1M", 10_000_000: "10M", 100_000_000: "100M"}
 HUB_LICENCES = {

@@ -42,7 +42,9 @@ class DiversityConfig(BaseModel):
     )
     compare: Literal["prompt", "whole"] = Field("prompt", description="compare the question, or also its answer")
     embedding: str = Field(
-        "", description='model whose mean hidden states are compared: a folder, "starter" or a hub id; empty: TF-IDF'
+        "",
+        description='whose vectors are compared: a teacher whose api is embeddings, or a model (a folder, "starter" '
+        "or a hub id) by its mean hidden states; empty: TF-IDF",
     )
 
 

@@ -26,6 +26,8 @@ from didact.curate.context import Ask, Context, Conversation
 from didact.curate.words import all_words
 from didact.errors import UsageError
 from didact.instance import Instance, Message, Part, Verdict, digest
+from didact.llm import Bill
+from didact.llm.budget import tokens_of
 
 FEW = 20  # grades that are too few to tell what length does
 
@@ -110,6 +112,13 @@ def _pairs(config: JudgeConfig, instances: Sequence[Instance], ask: Ask) -> list
             reason = "another answer to the same question is preferred"
             verdicts[i] = Verdict(True, "", share) if i == best else Verdict(False, reason, share, instances[best].id)
     return verdicts
+
+
+def bill(config: JudgeConfig, count: int, words: int = 400) -> Bill:
+    """What judging some instances of so many characters will ask; pairs as if all had one other answer."""
+    kind = "score" if config.mode == "score" else "pair"
+    (turn,) = _prompt(kind, config, "", "", "")
+    return Bill(count, count * (tokens_of(turn.text) + words // 4), count * 60)
 
 
 def _prompt(kind: str, config: JudgeConfig, question: str, answer: str, other: str = "") -> Conversation:

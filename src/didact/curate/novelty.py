@@ -114,6 +114,15 @@ class NoveltyIndex:
         best = int(scores_M.argmax())
         return (float(scores_M[best]), int(near_M[best])) if scores_M[best] > self.threshold else (0.0, -1)
 
+    def most_alike(self, text: str, count: int) -> tuple[list[tuple[float, int]], float]:
+        """(ROUGE-L F, entry) of the most similar entries, best first, and the mean over all: a look at every entry."""
+        numbers, total = self._numbers(text), len(self._texts)
+        if not total:
+            return [], 0.0
+        scores_N = rouge_l_each(encode(numbers), self._texts, self._sizes_N[:total]) if numbers else np.zeros(total)
+        best = np.argsort(-scores_N, kind="stable")[:count]
+        return [(float(scores_N[i]), int(i)) for i in best], float(scores_N.mean())
+
     def add(self, text: str) -> int:
         """Take a text in; returns its index, counted from 0."""
         numbers, index = self._numbers(text), len(self._texts)

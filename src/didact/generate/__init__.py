@@ -15,7 +15,7 @@ from didact.generate.alpaca import AlpacaConfig, alpaca
 from didact.generate.alpaca import bill as alpaca_bill
 from didact.generate.backtranslate import BacktranslateConfig, backtranslate
 from didact.generate.backtranslate import bill as backtranslate_bill
-from didact.generate.context import Asker, Context
+from didact.generate.context import SPARE, Asker, Context
 from didact.generate.distill import DistillConfig, distill
 from didact.generate.distill import bill as distill_bill
 from didact.generate.evol_instruct import EvolInstructConfig, evol_instruct
@@ -54,4 +54,4 @@ Generate = Annotated[
     Field(discriminator="type"),
 ]
 
-__all__ = ["GENERATE", "Asker", "Context", "Generate"]
+__all__ = ["GENERATE", "SPARE", "Asker", "Context", "Generate"]

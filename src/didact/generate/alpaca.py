@@ -18,12 +18,28 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from didact.curate.novelty import NoveltyIndex
-from didact.generate.context import Context, Licence, MaxTokens, Seeds, Teacher, Temperature, TopP, instance
+from didact.generate.context import SPARE, Context, instance
 from didact.generate.faults import fault
-from didact.generate.instructions import ALPACA_KEYWORDS, Keywords, MaxWords, MinWords, instruction_fault
+from didact.generate.instructions import ALPACA_KEYWORDS, instruction_fault
 from didact.generate.prompts import prompt
-from didact.generate.seeds import SeedTask, load_seeds
-from didact.instance import Drop, Instance, Origin
+from didact.generate.rounds import in_rounds
+from didact.generate.seeds import SeedTask, load_seeds, with_examples
+from didact.generate.settings import (
+    Exemplars,
+    Keywords,
+    Licence,
+    MaxTokens,
+    MaxWords,
+    MinWords,
+    Novelty,
+    PromptsPerRound,
+    RoundsInVain,
+    Seeds,
+    Teacher,
+    Temperature,
+    TopP,
+)
+from didact.instance import Instance
 from didact.llm import Bill, Request
 from didact.llm.budget import tokens_of
 
@@ -39,10 +55,10 @@ class AlpacaConfig(BaseModel):
     teacher: Teacher = ""
     seeds: Seeds = ""
     target: int = Field(1000, ge=1, description="tasks to make")
-    exemplars: int = Field(3, ge=1, description="seed tasks shown in a prompt")
+    exemplars: Exemplars = 3
     total: int = Field(20, ge=2, description="tasks that a prompt asks for, those shown included")
-    prompts_per_round: int = Field(5, ge=1, description="prompts drawn before any is answered")
-    rounds_in_vain: int = Field(20, ge=1, description="rounds without any new task after which it ends")
+    prompts_per_round: PromptsPerRound = 5
+    rounds_in_vain: RoundsInVain = 20
     temperature: Temperature = 1.0
     top_p: TopP = 1.0
     max_tokens: MaxTokens = 3072
@@ -50,45 +66,48 @@ class AlpacaConfig(BaseModel):
     min_words: MinWords = 3
     max_words: MaxWords = 150
     keywords: Keywords = ALPACA_KEYWORDS
-    novelty: float = Field(0.7, ge=0, lt=1, description="ROUGE-L F with seeds and kept ones above which one is dropped")
+    novelty: Novelty = 0.7
     licence: Licence = ""
 
 
 def alpaca(config: AlpacaConfig, context: Context) -> Iterator[Instance]:
     """New tasks, one instance each, in the order in which they were kept."""
-    seeds = [seed for seed in load_seeds(config.seeds, context.home, context.built) if seed.examples]
+    seeds = with_examples(load_seeds(config.seeds, context.home, context.built), config.seeds, context.home)
     llm, rng, index = context.llm(config.teacher), Random(f"{NAME} {context.seed}"), NoveltyIndex(config.novelty)
     known = [seed.instruction for seed in seeds]
     for text in known:
         index.add(text)
-    made = asked = vain = 0
-    while made < config.target and vain < config.rounds_in_vain:
-        shown = [rng.sample(seeds, min(config.exemplars, len(seeds))) for _ in range(config.prompts_per_round)]
-        before = made
-        replies = llm.ask(_request(config, some, asked + i) for i, some in enumerate(shown))
-        for number, (some, reply) in enumerate(zip(shown, replies, strict=True), asked + 1):
-            if not reply.ok:
-                context.rejected(NAME, reply, number)
-                continue
-            for task in parse_tasks(reply.text, len(some) + 1, reply.finish == "length"):
-                why = _fault(config, task)
-                score, near = (0.0, -1) if why or task is None else index.nearest(task[0])
-                if task is None or why or near >= 0:
-                    detail = repr(task)[:300] + (
-                        f" - near {known[near][:200]!r}, score {score:.3f}" if near >= 0 else ""
-                    )
-                    context.drop(Drop(why or "instruction: too like an earlier one", detail, _origin(number)))
-                elif made < config.target:
-                    made += 1
-                    known.append(task[0])
-                    index.add(task[0])
-                    yield instance(
-                        NAME, *task, number=number, teacher=llm.name, parents=[seed.name for seed in some],
-                        licence=config.licence, tags={"call": reply.key},
-                    )  # fmt: skip
-        asked += len(shown)
-        vain = 0 if made > before else vain + 1
-        context.progress(made, config.target)
+
+    def drawn() -> list[SeedTask]:
+        return rng.sample(seeds, min(config.exemplars, len(seeds)))
+
+    def request(shown: list[SeedTask], number: int) -> Request:
+        return _request(config, shown, number)
+
+    def made() -> int:
+        return len(known) - len(seeds)
+
+    for number, some, reply in in_rounds(config, context, llm, drawn, request, made):
+        tasks = parse_tasks(reply.text, len(some) + 1)
+        if reply.finish == "length":
+            context.left_out(NAME, "cut at the longest answer", repr(tasks.pop()), number)
+        for task in tasks:
+            why = _fault(config, task)
+            score, near = (0.0, -1) if why or task is None else index.nearest(task[0])
+            if task is None or why:
+                context.left_out(NAME, why, repr(task), number)
+            elif near >= 0:
+                detail = f"{task[0][:200]} - near {known[near][:200]!r}, score {score:.3f}"
+                context.left_out(NAME, "instruction: too like an earlier one", detail, number)
+            elif made() >= config.target:
+                context.left_out(NAME, f"{SPARE}more than target", repr(task), number)
+            else:
+                known.append(task[0])
+                index.add(task[0])
+                yield instance(
+                    NAME, *task, number=number, teacher=llm.name, parents=[seed.name for seed in some],
+                    licence=config.licence, tags={"call": reply.key},
+                )  # fmt: skip
 
 
 def _request(config: AlpacaConfig, shown: Sequence[SeedTask], number: int) -> Request:
@@ -99,13 +118,12 @@ def _request(config: AlpacaConfig, shown: Sequence[SeedTask], number: int) -> Re
     )  # fmt: skip
 
 
-def parse_tasks(text: str, first: int, cut: bool) -> list[tuple[str, str, str] | None]:
-    """(instruction, input, output) of a continued list; None for one that cannot be read. A cut list loses its last."""
+def parse_tasks(text: str, first: int) -> list[tuple[str, str, str] | None]:
+    """(instruction, input, output) of a continued list, at least one; None for one that cannot be read."""
     if not re.match(rf"\s*(?:###\s*)?{first}\s*\.\s*Instruction:", text):
         text = f"{first}. Instruction:{text}"
-    blocks = [block for block in re.split(r"###+", text) if block.strip()]
     found: list[tuple[str, str, str] | None] = []
-    for block in blocks[:-1] if cut else blocks:
+    for block in filter(str.strip, re.split(r"###+", text)):
         parts = re.split(r"(?:^|\n)\s*\d+\s*\.\s*(Instruction|Input|Output)\s*:", "\n" + block.strip())
         if parts[1::2] != ["Instruction", "Input", "Output"]:
             found.append(None)
@@ -126,13 +144,9 @@ def _fault(config: AlpacaConfig, task: tuple[str, str, str] | None) -> str:
     return f"the output is {why}" if why else ""
 
 
-def _origin(number: int) -> Origin:
-    return Origin(f"generate:{NAME}", number, via=f"generate:{NAME}")
-
-
 def bill(config: AlpacaConfig, context: Context) -> Bill:
     """Calls of which two thirds of the tasks are kept."""
-    seeds = [seed for seed in load_seeds(config.seeds, context.home, context.built) if seed.examples]
+    seeds = with_examples(load_seeds(config.seeds, context.home, context.built), config.seeds, context.home)
     each = max(1, config.total - config.exemplars)
     calls = -(-config.target * 3 // (2 * each))
     read = tokens_of(prompt("alpaca", shown=seeds[: config.exemplars], total=config.total))

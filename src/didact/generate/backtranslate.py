@@ -13,30 +13,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from didact import files
 from didact.errors import UsageError
-from didact.generate.context import (
-    Asker,
-    Context,
-    Licence,
-    MaxTokens,
-    Seeds,
-    Teacher,
-    Temperature,
-    TopP,
-    dialogue,
-    name_of,
-)
+from didact.generate.context import Asker, Context, dialogue, name_of
 from didact.generate.faults import fault
 from didact.generate.marks import mark_all
 from didact.generate.prompts import prompt
-from didact.generate.seeds import SeedTask, load_seeds
-from didact.instance import Drop, Instance, Message, Origin, Part
+from didact.generate.seeds import SeedTask, load_seeds, with_examples
+from didact.generate.settings import Licence, MaxTokens, Seeds, Teacher, Temperature, TopP
+from didact.instance import Instance, Message, Part
 from didact.llm import Bill, Request
 from didact.llm.budget import tokens_of
 
@@ -73,7 +62,9 @@ class BacktranslateConfig(BaseModel):
 
 def backtranslate(config: BacktranslateConfig, context: Context) -> Iterator[Instance]:
     """The seed pairs, if they are wanted, then the pairs that the last round's rater kept."""
-    seeds = [seed for seed in load_seeds(config.seeds, context.home, context.built) if seed.examples]
+    seeds = load_seeds(config.seeds, context.home, context.built)
+    if config.models == "tuned":
+        with_examples(seeds, config.seeds, context.home)
     texts = list(_texts(config, context))
     if not texts:
         raise UsageError("no text is of the wanted length", "lower shortest or raise longest", file=config.texts)
@@ -116,7 +107,7 @@ def _texts(config: BacktranslateConfig, context: Context) -> Iterator[tuple[int,
         why = "too short" if len(text) < config.shortest else "too long" if len(text) > config.longest else ""
         why = why or fault(text) or ("exact duplicate" if text in seen else "repetitive" if _repetitive(text) else "")
         if why:
-            _drop(context, f"text: {why}", text, path, line)
+            context.left_out(NAME, f"text: {why}", text, line, str(path))
             continue
         seen.add(text)
         count += 1
@@ -151,7 +142,7 @@ def _augmented(
         if not reply.ok:
             context.rejected(NAME, reply, line)
         elif why:
-            _drop(context, f"instruction: {why}", instruction, Path(config.texts), line)
+            context.left_out(NAME, f"instruction: {why}", instruction, line, config.texts)
         else:
             found.append((line, instruction, text, reply.key))
     return found
@@ -171,7 +162,7 @@ def _curated(
         if mark is None or mark < config.keep:
             if last:
                 reason = "pair: not marked" if mark is None else "pair: marked too low"
-                _drop(context, reason, f"{mark}: {instruction}", Path(config.texts), line)
+                context.left_out(NAME, reason, f"{mark}: {instruction}", line, config.texts)
             continue
         turns = _turns(config.text_system, instruction, "", text)
         tags = {"call": key, "mark": f"{mark:g}"}
@@ -204,10 +195,6 @@ def _backwards(made: Instance) -> Instance:
     asked = Message("user", (Part(prompt("backward", text=made.answer), "instruction"),))
     turns = (asked, Message("assistant", (Part(question, "answer"),)))
     return Instance.of(turns, made.origin)
-
-
-def _drop(context: Context, reason: str, detail: str, path: Path, line: int) -> None:
-    context.drop(Drop(reason, detail[:200], Origin(str(path), line, via=f"generate:{NAME}")))
 
 
 def bill(config: BacktranslateConfig, context: Context) -> Bill:

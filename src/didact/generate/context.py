@@ -5,23 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Protocol
-
-from pydantic import Field
+from typing import Any, Protocol
 
 from didact.errors import UsageError
 from didact.instance import Drop, Instance, Message, Origin, Part, digest
 from didact.llm import Reply, Request
 
-Teacher = Annotated[str, Field(description="which of the recipe's teachers; the first unless given")]
-Seeds = Annotated[
-    str,
-    Field(description='seed tasks: a file in any known format or of bare lines, "built" for the run\'s own, or ours'),
-]
-Licence = Annotated[str, Field(description="licence of what is generated; the terms of the teacher decide it")]
-Temperature = Annotated[float, Field(ge=0, description="sampling temperature; 0 is greedy")]
-TopP = Annotated[float, Field(gt=0, le=1, description="share of probability sampled from")]
-MaxTokens = Annotated[int, Field(ge=1, description="longest answer in tokens")]
+SPARE = "spare: "  # how reasons begin by which something is left out that is good, but more than was wanted
 
 
 class Asker(Protocol):
@@ -57,8 +47,12 @@ class Context:
 
     def rejected(self, strategy: str, reply: Reply, number: int) -> None:
         """Count a prompt without a usable answer."""
-        origin = Origin(f"generate:{strategy}", number, via=f"generate:{strategy}")
-        self.drop(Drop(f"the teacher's answer: {reply.why}", reply.key, origin))
+        self.left_out(strategy, f"the teacher's answer: {reply.why}", reply.key, number)
+
+    def left_out(self, strategy: str, reason: str, detail: str, number: int, source: str = "") -> None:
+        """Count what was written and is not used. `SPARE` begins a reason that says nothing against it."""
+        origin = Origin(source or f"generate:{strategy}", number, via=f"generate:{strategy}")
+        self.drop(Drop(reason, detail[:300], origin))
 
 
 def instance(

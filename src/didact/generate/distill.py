@@ -19,10 +19,11 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from didact.generate.context import Asker, Context, Licence, MaxTokens, Seeds, Teacher, Temperature, TopP, name_of
+from didact.generate.context import SPARE, Asker, Context, name_of
 from didact.generate.faults import fault
 from didact.generate.marks import mark_all
 from didact.generate.seeds import load_seeds
+from didact.generate.settings import Licence, MaxTokens, Seeds, Teacher, Temperature, TopP
 from didact.instance import Drop, Instance, Message, Origin, Part
 from didact.llm import Bill, Reply, Request
 from didact.llm.budget import tokens_of
@@ -88,10 +89,14 @@ def distill(config: DistillConfig, context: Context) -> Iterator[Instance]:
     while some := list(islice(questions, ROUND)):
         answers = [_usable(config, context, teacher, some) for teacher in teachers]
         together = [[reply for found in answers for reply in found[i]] for i in range(len(some))]
-        for question, picked in zip(some, _pick(config, judge, some, together), strict=True):
+        picks = _pick(config, judge, some, together)
+        for question, answered, picked in zip(some, together, picks, strict=True):
             number += 1
             if not picked:
                 _drop(context, "no answer to keep", question, number)
+            for reply, _ in answered:
+                if not any(reply is one for one, _ in picked):
+                    _drop(context, f"{SPARE}not picked", question, number, detail=reply.text)
             for reply, name in picked:
                 made = _instance(config, question, reply, name, number)
                 if config.only_valid and made.tags.get("valid") == "no":
@@ -200,9 +205,11 @@ def _instance(config: DistillConfig, question: _Question, reply: Reply, teacher:
     return Instance.of(messages, lineage, choices=truth.choices if truth is not None else choices, tags=tags)
 
 
-def _drop(context: Context, reason: str, question: _Question, number: int, made: Instance | None = None) -> None:
+def _drop(
+    context: Context, reason: str, question: _Question, number: int, made: Instance | None = None, detail: str = ""
+) -> None:
     origin = Origin(question.origin.source, question.origin.row, f"generate:{NAME}", parents=(question.name,))
-    context.drop(Drop(reason, question.messages[-1][1][:200], origin, made))
+    context.drop(Drop(reason, (detail or question.messages[-1][1])[:200], origin, made))
 
 
 def bill(config: DistillConfig, context: Context) -> Bill:

@@ -23,23 +23,13 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
-from didact.generate.context import (
-    Asker,
-    Context,
-    Licence,
-    MaxTokens,
-    Seeds,
-    Teacher,
-    Temperature,
-    TopP,
-    instance,
-    name_of,
-)
+from didact.generate.context import Asker, Context, instance, name_of
 from didact.generate.faults import fault
 from didact.generate.marks import mark_all
 from didact.generate.prompts import prompt
 from didact.generate.seeds import load_seeds
-from didact.instance import Drop, Instance, Origin
+from didact.generate.settings import Licence, MaxTokens, Seeds, Teacher, Temperature, TopP
+from didact.instance import Instance
 from didact.llm import Bill, Reply, Request
 from didact.llm.budget import tokens_of
 
@@ -133,7 +123,7 @@ def _evolve(
         leak = next((leak for leak in config.leaks if leak in text.lower()), "") if config.eliminate else ""
         if why or leak:
             if reply.ok:
-                _drop(context, f"evolving: {why or 'shows words of the prompt'}", text, round_)
+                context.left_out(NAME, f"evolving: {why or 'shows words of the prompt'}", text, round_)
             found.append(None)
         else:
             found.append(_Prompt(text, round_, operator, (name_of(old.text),)))
@@ -153,7 +143,7 @@ def _good(
     """Those whose answer can be kept; the others are counted."""
     for new, reply in answered:
         if why := _answer_fault(config, new, reply):
-            _drop(context, f"answer: {why}", new.text, new.round)
+            context.left_out(NAME, f"answer: {why}", new.text, new.round)
         else:
             yield new, reply
 
@@ -174,7 +164,7 @@ def _kept(
     ]
     for i, pair in enumerate(found):
         if pair is not None and (why := _answer_fault(config, *pair)):
-            _drop(context, f"answer: {why}", pair[0].text, pair[0].round)
+            context.left_out(NAME, f"answer: {why}", pair[0].text, pair[0].round)
             found[i] = None
     if not config.eliminate:
         return found
@@ -186,7 +176,7 @@ def _kept(
     for i, reply in zip(alive, judge.ask(requests), strict=True):
         if reply.ok and reply.text.strip().lower().startswith("equal"):
             new = evolved[i]
-            _drop(context, "evolving: gains nothing", new.text if new else "", new.round if new else 0)
+            context.left_out(NAME, "evolving: gains nothing", new.text if new else "", new.round if new else 0)
             found[i] = None
     return found
 
@@ -234,10 +224,6 @@ def _ways() -> Any:
 @cache
 def _stop_words() -> frozenset[str]:
     return frozenset(yaml.safe_load((files(__package__) / "words.yaml").read_text("utf-8"))["english"].split())
-
-
-def _drop(context: Context, reason: str, detail: str, number: int) -> None:
-    context.drop(Drop(reason, detail[:200], Origin(f"generate:{NAME}", number, via=f"generate:{NAME}")))
 
 
 def bill(config: EvolInstructConfig, context: Context) -> Bill:

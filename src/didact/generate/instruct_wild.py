@@ -18,24 +18,27 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from didact.curate.novelty import NoveltyIndex
-from didact.generate.context import (
-    Asker,
-    Context,
+from didact.generate.context import SPARE, Asker, Context, instance, name_of, number_off
+from didact.generate.faults import fault
+from didact.generate.instructions import cleaned, instruction_fault, split_list
+from didact.generate.prompts import prompt
+from didact.generate.rounds import in_rounds
+from didact.generate.seeds import load_seeds
+from didact.generate.settings import (
+    Exemplars,
     Licence,
     MaxTokens,
+    MaxWords,
+    MinWords,
+    Novelty,
+    PromptsPerRound,
+    RoundsInVain,
     Seeds,
     Teacher,
     Temperature,
     TopP,
-    instance,
-    name_of,
-    number_off,
 )
-from didact.generate.faults import fault
-from didact.generate.instructions import MaxWords, MinWords, cleaned, instruction_fault, split_list
-from didact.generate.prompts import prompt
-from didact.generate.seeds import load_seeds
-from didact.instance import Drop, Instance, Origin
+from didact.instance import Instance
 from didact.llm import Bill, Request
 from didact.llm.budget import tokens_of
 
@@ -54,16 +57,16 @@ class InstructWildConfig(BaseModel):
     teacher: Teacher = ""
     seeds: Seeds = ""
     target: int = Field(1000, ge=0, description="new requests to make; 0 only answers the collected ones")
-    exemplars: int = Field(5, ge=1, description="collected requests shown in a prompt")
+    exemplars: Exemplars = 5
     wanted: int = Field(10, ge=1, description="new requests asked for in a prompt")
-    prompts_per_round: int = Field(5, ge=1, description="prompts drawn before any is answered")
-    rounds_in_vain: int = Field(20, ge=1, description="rounds without any new request after which it ends")
+    prompts_per_round: PromptsPerRound = 5
+    rounds_in_vain: RoundsInVain = 20
     temperature: Temperature = 1.0
     top_p: TopP = 1.0
     max_tokens: MaxTokens = 1024
     min_words: MinWords = 2
     max_words: MaxWords = 150
-    novelty: float = Field(0.7, ge=0, lt=1, description="ROUGE-L F with all others above which a request is dropped")
+    novelty: Novelty = 0.7
     tag: bool = Field(True, description="ask for the kind of each request, and whether it is sensitive")
     kinds: list[str] = Field(KINDS, min_length=1, description="kinds of requests, as tags")
     special: list[str] = Field(SPECIAL, description="what makes a request sensitive, as tags")
@@ -90,9 +93,9 @@ def instruct_wild(config: InstructWildConfig, context: Context) -> Iterator[Inst
     wanted = []
     for (text, own), found in zip(requests, tags, strict=True):
         if not found and config.tag:
-            context.drop(Drop("the request got no tags", text[:200], _origin(0)))
+            context.left_out(NAME, "the request got no tags", text, 0)
         elif found.get("sensitive", "none") not in ("none", "unknown") and not config.keep_special:
-            context.drop(Drop("the request is sensitive", f"{found['sensitive']}: {text[:200]}", _origin(0)))
+            context.left_out(NAME, "the request is sensitive", f"{found['sensitive']}: {text}", 0)
         else:
             wanted.append((text, own, found))
     asked = (Request((("user", text),), max_tokens=config.answer_tokens) for text, _, _ in wanted)
@@ -101,7 +104,7 @@ def instruct_wild(config: InstructWildConfig, context: Context) -> Iterator[Inst
         if not reply.ok:
             context.rejected(NAME, reply, number)
         elif why:
-            context.drop(Drop(f"the answer is {why}", text[:200], _origin(number)))
+            context.left_out(NAME, f"the answer is {why}", text, number)
         else:
             yield instance(
                 NAME, text, "", reply.text.strip(), number=number, teacher=llm.name, parents=own,
@@ -112,29 +115,28 @@ def instruct_wild(config: InstructWildConfig, context: Context) -> Iterator[Inst
 def _expanded(
     config: InstructWildConfig, context: Context, llm: Asker, index: NoveltyIndex, collected: Sequence[str]
 ) -> list[tuple[str, tuple[str, ...]]]:
-    rng, made, asked, vain = Random(f"{NAME} {context.seed}"), list[tuple[str, tuple[str, ...]]](), 0, 0
-    while len(made) < config.target and vain < config.rounds_in_vain and collected:
-        shown = [rng.sample(collected, min(config.exemplars, len(collected))) for _ in range(config.prompts_per_round)]
-        before = len(made)
-        requests = (
-            Request(
-                (("user", prompt("wild_expand", shown=list(number_off(some)), wanted=config.wanted)),),
-                sample=asked + i, temperature=config.temperature, top_p=config.top_p, max_tokens=config.max_tokens,
-            )
-            for i, some in enumerate(shown)
+    rng, made = Random(f"{NAME} {context.seed}"), list[tuple[str, tuple[str, ...]]]()
+
+    def drawn() -> list[str]:
+        return rng.sample(collected, min(config.exemplars, len(collected)))
+
+    def request(shown: list[str], number: int) -> Request:
+        return Request(
+            (("user", prompt("wild_expand", shown=list(number_off(shown)), wanted=config.wanted)),),
+            sample=number, temperature=config.temperature, top_p=config.top_p, max_tokens=config.max_tokens,
         )  # fmt: skip
-        for number, (some, reply) in enumerate(zip(shown, llm.ask(requests), strict=True), asked + 1):
-            if not reply.ok:
-                context.rejected(NAME, reply, number)
-                continue
-            items = split_list(reply.text)
-            for text in map(cleaned, items[:-1] if reply.finish == "length" else items):
-                texts: list[str] = []
-                if len(made) < config.target and _keep(config, context, index, text, number, texts):
-                    made.append((text, tuple(map(name_of, some))))
-        asked += len(shown)
-        vain = 0 if len(made) > before else vain + 1
-        context.progress(len(made), config.target)
+
+    for number, some, reply in in_rounds(config, context, llm, drawn, request, lambda: len(made)) if collected else ():
+        items = [*map(cleaned, split_list(reply.text))]
+        if not items:
+            context.left_out(NAME, "the list of requests is empty", reply.text, number)
+        elif reply.finish == "length":
+            context.left_out(NAME, "request: cut at the longest answer", items.pop(), number)
+        for text in items:
+            if len(made) >= config.target:
+                context.left_out(NAME, f"{SPARE}more than target", text, number)
+            elif _keep(config, context, index, text, number, []):
+                made.append((text, tuple(map(name_of, some))))
     return made
 
 
@@ -145,7 +147,7 @@ def _keep(
     score, near = (0.0, -1) if why else index.nearest(text)
     if why or near >= 0:
         reason = f"request: {why or 'too like an earlier one'}"
-        context.drop(Drop(reason, text[:200] + (f", score {score:.3f}" if near >= 0 else ""), _origin(number)))
+        context.left_out(NAME, reason, text[:200] + (f", score {score:.3f}" if near >= 0 else ""), number)
         return False
     index.add(text)
     kept.append(text)
@@ -169,10 +171,6 @@ def read_tags(text: str, kinds: Sequence[str], special: Sequence[str]) -> dict[s
     told = named.get("sensitive", "")
     mark = next((mark for mark in special if mark.lower() in told), "none" if told.startswith("no") else "unknown")
     return {"kind": kind, "sensitive": mark}
-
-
-def _origin(number: int) -> Origin:
-    return Origin(f"generate:{NAME}", number, via=f"generate:{NAME}")
 
 
 def bill(config: InstructWildConfig, context: Context) -> Bill:

@@ -5,27 +5,15 @@ from __future__ import annotations
 import re
 import string
 from collections.abc import Sequence
-from typing import Annotated, Literal
-
-from pydantic import Field
 
 from didact.generate.faults import fault
+from didact.generate.settings import Case
 
 KEYWORDS = [
     *("image", "images", "graph", "graphs", "picture", "pictures", "file", "files", "map", "maps"),
     *("draw", "plot", "go to"),
 ]
 ALPACA_KEYWORDS = [*KEYWORDS, "video", "audio", "music", "flowchart", "diagram"]
-
-Case = Annotated[
-    Literal["first", "original"],
-    Field(description="first: the first letter becomes large; original: the code of 2022 also makes all others small"),
-]
-MinWords = Annotated[int, Field(ge=0, description="an instruction of so many words or fewer is dropped")]
-MaxWords = Annotated[int, Field(ge=1, description="an instruction of more words is dropped")]
-Keywords = Annotated[
-    list[str], Field(description="instructions with one of these words need more than text, and are dropped")
-]
 
 
 def split_list(text: str, first: int = 1) -> list[str]:

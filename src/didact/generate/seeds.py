@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.resources import files as resources
 from pathlib import Path
@@ -44,6 +44,15 @@ def load_seeds(setting: str, home: Path, built: Callable[[], Iterable[Instance]]
     if not path.exists():
         raise UsageError("there is no such file of seed tasks", "check seeds, or leave it out for ours", file=path)
     return _file(path)
+
+
+def with_examples(seeds: Sequence[SeedTask], setting: str, home: Path) -> list[SeedTask]:
+    """Those that show an answer; UsageError if none does."""
+    found = [seed for seed in seeds if seed.examples]
+    if not found:
+        where = home / setting if setting not in ("", "built") else "the run's own instances"
+        raise UsageError("no seed task has an example of its answer", "write instruction and output", file=where)
+    return found
 
 
 def _file(path: Path) -> list[SeedTask]:

@@ -18,29 +18,21 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from didact.generate.context import (
-    Asker,
-    Context,
-    Licence,
-    MaxTokens,
-    Seeds,
-    Teacher,
-    Temperature,
-    TopP,
-    dialogue,
-    name_of,
-)
+from didact.generate.context import SPARE, Asker, Context, dialogue, name_of
 from didact.generate.faults import fault
 from didact.generate.marks import mark_all
 from didact.generate.prompts import prompt
 from didact.generate.seeds import load_seeds
-from didact.instance import Drop, Instance, Message, Origin, Part
-from didact.llm import Bill, Request
+from didact.generate.settings import Licence, MaxTokens, Seeds, Teacher, Temperature, TopP
+from didact.instance import Instance, Message, Part
+from didact.llm import Bill, Reply, Request
 from didact.llm.budget import tokens_of
 
 NAME = "self_chat"
 HUMAN, AI = "[Human]", "[AI]"
 Turns = list[tuple[str, str]]
+Chat = tuple[Turns, str]  # its sound turns, and why there are no more; "" if it ended by itself
+CUT, MALFORMED = "cut at the longest answer", "malformed"
 
 
 class SelfChatConfig(BaseModel):
@@ -80,27 +72,34 @@ def self_chat(config: SelfChatConfig, context: Context) -> Iterator[Instance]:
     llm = context.llm(config.teacher)
     seeds = list(islice(load_seeds(config.seeds, context.home, context.built), config.limit))
     topics = [f"{s.instruction} {s.examples[0][0]}".strip() if s.examples else s.instruction for s in seeds]
-    chats: Iterable[Turns | None] = (
+    chats: Iterable[Chat | None] = (
         _transcripts(config, context, llm, topics)
         if config.way == "transcript"
         else _by_turns(config, context, llm, topics)
     )
     kept: list[tuple[int, Turns]] = []
-    for number, turns in enumerate(chats, 1):
-        if turns is None:  # counted where it was refused
+    for number, chat in enumerate(chats, 1):
+        if chat is None:  # counted where it was refused
             continue
-        turns = _sound(turns)[: 2 * config.max_rounds]
+        (written, why), topic = chat, topics[number - 1]
+        turns, fault_ = _sound(written)
+        why = fault_ or why
         if len(turns) < 2 * config.min_rounds:
-            _drop(context, "the chat is malformed or too short", topics[number - 1], number)
-        else:
-            kept.append((number, turns))
+            context.left_out(NAME, f"the chat is {why or 'too short'}", topic, number)
+            continue
+        if why:
+            told = f"{len(turns) // 2} rounds are sound: {topic}"
+            context.left_out(NAME, f"a part of the chat is {why}", told, number)
+        for _, question in turns[2 * config.max_rounds :: 2]:
+            context.left_out(NAME, f"{SPARE}more than max_rounds", question, number)
+        kept.append((number, turns[: 2 * config.max_rounds]))
     if config.feedback:
         kept = _with_feedback(config, context, llm, kept)
     for number, turns in kept:
         yield _instance(config, turns, number, llm.name, topics[number - 1])
 
 
-def _transcripts(config: SelfChatConfig, context: Context, llm: Asker, topics: Sequence[str]) -> Iterator[Turns | None]:
+def _transcripts(config: SelfChatConfig, context: Context, llm: Asker, topics: Sequence[str]) -> Iterator[Chat | None]:
     def request(topic: str) -> Request:
         return Request(
             (("user", prompt("self_chat", topic=topic)),), temperature=config.temperature, top_p=config.top_p,
@@ -114,27 +113,33 @@ def _transcripts(config: SelfChatConfig, context: Context, llm: Asker, topics: S
         yield parse_chat(reply.text, reply.finish == "length") if reply.ok else None
 
 
-def parse_chat(text: str, cut: bool = False) -> Turns:
+def parse_chat(text: str, cut: bool = False) -> Chat:
     """The turns of a written chat from its first question on: whole pairs up to the first malformed place.
 
     The greeting of the prompt is left out if it is repeated; of a cut chat the last pair is.
     """
-    pieces = re.split(r"\[\s*human\s*\]\W?", text, flags=re.IGNORECASE)[1:]
+    before, *pieces = re.split(r"\[\s*human\s*\]\W?", text, flags=re.IGNORECASE)
     found: Turns = []
+    fault = MALFORMED if not pieces or re.search(r"(?i)\[\s*ai\s*\]", before) else ""
+    if pieces and not pieces[-1].strip() and not cut:  # the human has nothing left to ask
+        pieces.pop()
     for i, piece in enumerate(pieces):
         halves = re.split(r"\[\s*ai\s*\]\W?", piece, flags=re.IGNORECASE)
         question = halves[0].strip()
-        if len(halves) != 2 or not question or not halves[1].strip() or (cut and i == len(pieces) - 1):
-            break
+        if cut and i == len(pieces) - 1:
+            return found, CUT
+        if len(halves) != 2 or not question or not halves[1].strip():
+            return found, MALFORMED
         if not (i == 0 and re.fullmatch(r"(?i)(?:hello|hi|hey)\W*", question)):
             found += [("user", question), ("assistant", halves[1].strip())]
-    return found
+    return found, fault
 
 
-def _by_turns(config: SelfChatConfig, context: Context, llm: Asker, topics: Sequence[str]) -> list[Turns | None]:
+def _by_turns(config: SelfChatConfig, context: Context, llm: Asker, topics: Sequence[str]) -> list[Chat | None]:
     """All chats side by side: a question for each that goes on, then an answer; None for one refused at its start."""
     chats: list[Turns] = [[] for _ in topics]
     refused: set[int] = set()
+    cut: set[int] = set()
     going = list(range(len(topics)))
     for round_ in range(config.max_rounds):
         context.progress(round_, config.max_rounds)
@@ -145,7 +150,9 @@ def _by_turns(config: SelfChatConfig, context: Context, llm: Asker, topics: Sequ
             if not reply.ok:
                 context.rejected(NAME, reply, i + 1)
                 refused.add(i)
-            if text and reply.finish != "length":
+            elif reply.finish == "length":
+                cut.add(i)
+            elif text:  # without a question the human has nothing left to ask
                 questions.append((i, text))
         replies = llm.ask(_reply_request(config, (*chats[i], ("user", text)), 0) for i, text in questions)
         going = []
@@ -153,10 +160,12 @@ def _by_turns(config: SelfChatConfig, context: Context, llm: Asker, topics: Sequ
             if not reply.ok:
                 context.rejected(NAME, reply, i + 1)
                 refused.add(i)
-            elif reply.finish != "length":
+            elif reply.finish == "length":
+                cut.add(i)
+            else:
                 chats[i] += [("user", text), ("assistant", reply.text.strip())]
                 going.append(i)
-    return [None if i in refused and not turns else turns for i, turns in enumerate(chats)]
+    return [None if i in refused and not turns else (turns, CUT if i in cut else "") for i, turns in enumerate(chats)]
 
 
 def _human_request(config: SelfChatConfig, topic: str, turns: Turns) -> Request:
@@ -173,14 +182,16 @@ def _reply_request(config: SelfChatConfig, turns: Sequence[tuple[str, str]], sam
     )
 
 
-def _sound(turns: Turns) -> Turns:
+def _sound(turns: Turns) -> Chat:
     """The pairs before the first one that is of no use."""
-    for i in range(0, len(turns) - 1, 2):
+    asked: set[str] = set()
+    for i in range(0, len(turns), 2):
         question, answer = turns[i][1], turns[i + 1][1]
-        before = {text for role, text in turns[:i] if role == "user"}
-        if fault(question) or fault(answer, question) or question in before:
-            return turns[:i]
-    return turns[: len(turns) // 2 * 2]
+        why = fault(question) or fault(answer, question) or ("a repetition" if question in asked else "")
+        if why:
+            return turns[:i], why
+        asked.add(question)
+    return turns, ""
 
 
 def _with_feedback(
@@ -199,8 +210,7 @@ def _with_feedback(
     options: list[list[str]] = []
     for n, (k, i) in enumerate(places):
         sampled = replies[n * config.feedback : (n + 1) * config.feedback]
-        asked = kept[k][1][i - 1][1]
-        options.append([r.text.strip() for r in sampled if r.ok and r.finish != "length" and not fault(r.text, asked)])
+        options.append(_options(context, sampled, kept[k][1][i - 1][1], kept[k][0]))
     items = [
         {"turns": kept[k][1][:i], "answer": option}
         for (k, i), some in zip(places, options, strict=True)
@@ -210,11 +220,29 @@ def _with_feedback(
     best = [(number, list(turns)) for number, turns in kept]
     for (k, i), some in zip(places, options, strict=True):
         marked = [(mark, -n) for n, mark in ((n, next(marks)) for n in range(len(some))) if mark is not None]
-        if marked:
-            best[k][1][i] = ("assistant", some[-max(marked)[1]])
-        else:
-            _drop(context, "no sampled reply was marked: the first one stays", best[k][1][i - 1][1], best[k][0])
+        number, turns = best[k]
+        if not marked:
+            context.left_out(NAME, "no sampled reply was marked: the first one stays", turns[i - 1][1], number)
+        pick = -max(marked)[1] if marked else len(some)
+        every = [*some, turns[i][1]]
+        turns[i] = ("assistant", every.pop(pick))
+        for text in every:
+            context.left_out(NAME, f"{SPARE}not picked", text, number)
     return best
+
+
+def _options(context: Context, sampled: Sequence[Reply], asked: str, number: int) -> list[str]:
+    """The replies of which one may be picked; the others are counted."""
+    found = []
+    for reply in sampled:
+        why = CUT if reply.finish == "length" else fault(reply.text, asked)
+        if not reply.ok:
+            context.rejected(NAME, reply, number)
+        elif why:
+            context.left_out(NAME, f"the sampled reply is {why}", reply.text, number)
+        else:
+            found.append(reply.text.strip())
+    return found
 
 
 def _instance(config: SelfChatConfig, turns: Turns, number: int, teacher: str, topic: str) -> Instance:
@@ -228,10 +256,6 @@ def _instance(config: SelfChatConfig, turns: Turns, number: int, teacher: str, t
         NAME, messages, number=number, teacher=teacher, parents=(name_of(topic),), licence=config.licence,
         tags={"rounds": str(len(turns) // 2)},
     )  # fmt: skip
-
-
-def _drop(context: Context, reason: str, detail: str, number: int) -> None:
-    context.drop(Drop(reason, detail[:200], Origin(f"generate:{NAME}", number, via=f"generate:{NAME}")))
 
 
 def bill(config: SelfChatConfig, context: Context) -> Bill:

@@ -12,7 +12,6 @@ Limits: about half of the original's instances were faulty in some part; outputs
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -25,34 +24,30 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from didact.curate.novelty import NoveltyIndex
 from didact.errors import UsageError
-from didact.generate.context import (
-    Asker,
-    Context,
+from didact.generate.context import SPARE, Asker, Context, instance, name_of, number_off
+from didact.generate.instances import checked, parse_examples, parse_labelled
+from didact.generate.instructions import KEYWORDS, cleaned, instruction_fault, split_list
+from didact.generate.prompts import prompt
+from didact.generate.rounds import in_rounds
+from didact.generate.seeds import SeedTask, load_seeds
+from didact.generate.settings import (
+    Case,
+    Exemplars,
+    Keywords,
     Licence,
     MaxTokens,
+    MaxWords,
+    MinWords,
+    Novelty,
+    PromptsPerRound,
+    RoundsInVain,
     Seeds,
     Teacher,
     Temperature,
     TopP,
-    instance,
-    name_of,
-    number_off,
 )
-from didact.generate.faults import fault
-from didact.generate.instructions import (
-    KEYWORDS,
-    Case,
-    Keywords,
-    MaxWords,
-    MinWords,
-    cleaned,
-    instruction_fault,
-    split_list,
-)
-from didact.generate.prompts import prompt
-from didact.generate.seeds import SeedTask, load_seeds
-from didact.instance import Drop, Instance, Origin
-from didact.llm import Bill, Request
+from didact.instance import Instance
+from didact.llm import Bill, Reply, Request
 from didact.llm.budget import tokens_of
 
 NAME = "self_instruct"
@@ -67,13 +62,11 @@ class SelfInstructConfig(BaseModel):
     teacher: Teacher = ""
     seeds: Seeds = ""
     target: int = Field(1000, ge=1, description="instructions to make")
-    exemplars: int = Field(8, ge=1, description="instructions shown in a prompt")
+    exemplars: Exemplars = 8
     generated_exemplars: int = Field(2, ge=0, description="how many of them are generated ones, once there are any")
     only_classification: bool = Field(False, description="show classification seeds only, and ask for such tasks")
-    prompts_per_round: int = Field(
-        5, ge=1, description="prompts drawn before any is answered; more use more slots, and change what is made"
-    )
-    rounds_in_vain: int = Field(20, ge=1, description="rounds without any new instruction after which it ends")
+    prompts_per_round: PromptsPerRound = 5
+    rounds_in_vain: RoundsInVain = 20
     temperature: Temperature = 0.7
     top_p: TopP = 0.5
     presence_penalty: float = Field(2.0, description="presence penalty of new instructions")
@@ -83,7 +76,10 @@ class SelfInstructConfig(BaseModel):
     min_words: MinWords = 3
     max_words: MaxWords = 150
     keywords: Keywords = KEYWORDS
-    novelty: float = Field(0.7, ge=0, lt=1, description="ROUGE-L F with seeds and kept ones above which one is dropped")
+    novelty: Novelty = 0.7
+    most_similar: int = Field(
+        10, ge=0, description="most similar seeds and earlier instructions told of each new one; 0 for none"
+    )
     demonstrations: tuple[int, int] = Field((12, 19), description="classification and other seeds shown to tell apart")
     shown_examples: int = Field(4, ge=0, description="seed tasks shown with their examples when instances are made")
     instance_tokens: MaxTokens = 350
@@ -98,12 +94,12 @@ class SelfInstructConfig(BaseModel):
 
 @dataclass
 class _Task:
-    """A new instruction. parents: names of the exemplars of its prompt."""
+    """A new instruction. parents: names of the exemplars of its prompt; similar: tags of its most similar ones."""
 
     instruction: str
     parents: tuple[str, ...]
     number: int
-    nearest: float
+    similar: dict[str, str]
     classification: bool = False
 
 
@@ -133,35 +129,48 @@ def _instructions(config: SelfInstructConfig, context: Context, llm: Asker, seed
     for text in known:
         index.add(text)
     made: list[_Task] = []
-    asked = vain = 0
-    while len(made) < config.target and vain < config.rounds_in_vain:
-        shown = [_exemplars(config, rng, pool, made) for _ in range(config.prompts_per_round)]
-        before = len(made)
-        texts = [_list_prompt(config, some) for some in shown]
-        replies = llm.ask(_list_request(config, text, asked + i) for i, text in enumerate(texts))
-        for number, (some, reply) in enumerate(zip(shown, replies, strict=True), asked + 1):
-            parents = tuple(name_of(text) for text in some)
-            if not reply.ok:
-                context.rejected(NAME, reply, number)
-                continue
-            if reply.finish == "length":
-                _drop(context, "the list of instructions is cut", reply.key, number)
-                continue
-            for item in split_list(reply.text, config.exemplars + 1):
-                text = cleaned(item, config.case)
-                why = instruction_fault(text, config.min_words, config.max_words, config.keywords)
-                score, near = (0.0, -1) if why else index.nearest(text)
-                if why or near >= 0:
-                    detail = text[:200] if why else f"{text[:200]} - near {known[near][:200]!r}, score {score:.3f}"
-                    _drop(context, f"instruction: {why or 'too like an earlier one'}", detail, number)
-                elif len(made) < config.target:
-                    index.add(text)
-                    known.append(text)
-                    made.append(_Task(text, parents, number, score))
-        asked += len(shown)
-        vain = 0 if len(made) > before else vain + 1
-        context.progress(len(made), config.target)
+
+    def drawn() -> list[str]:
+        return _exemplars(config, rng, pool, made)
+
+    def request(shown: list[str], number: int) -> Request:
+        return _list_request(config, _list_prompt(config, shown), number)
+
+    for number, some, reply in in_rounds(config, context, llm, drawn, request, lambda: len(made)):
+        for text in _listed(config, context, reply, number):
+            why = instruction_fault(text, config.min_words, config.max_words, config.keywords)
+            score, near = (0.0, -1) if why else index.nearest(text)
+            if why:
+                context.left_out(NAME, f"instruction: {why}", text, number)
+            elif near >= 0:
+                detail = f"{text[:200]} - near {known[near][:200]!r}, score {score:.3f}"
+                context.left_out(NAME, "instruction: too like an earlier one", detail, number)
+            elif len(made) >= config.target:
+                context.left_out(NAME, f"{SPARE}more than target", text, number)
+            else:
+                similar = _similar(config, index, text, known)
+                index.add(text)
+                known.append(text)
+                made.append(_Task(text, tuple(map(name_of, some)), number, similar))
     return made
+
+
+def _listed(config: SelfInstructConfig, context: Context, reply: Reply, number: int) -> list[str]:
+    """The instructions of a list; one that hit the longest answer is dropped whole, as in the original."""
+    items = [] if reply.finish == "length" else split_list(reply.text, config.exemplars + 1)
+    if not items:
+        why = "cut" if reply.finish == "length" else "empty"
+        context.left_out(NAME, f"the list of instructions is {why}", reply.key, number)
+    return [cleaned(item, config.case) for item in items]
+
+
+def _similar(config: SelfInstructConfig, index: NoveltyIndex, text: str, known: Sequence[str]) -> dict[str, str]:
+    """The most similar instructions by ROUGE-L F, and the mean over all, as tags."""
+    if not config.most_similar:
+        return {}
+    most, mean = index.most_alike(text, config.most_similar)
+    told = ", ".join(f"{name_of(known[near])} {score:.3f}" for score, near in most)
+    return {"most_similar": told, "mean_similarity": f"{mean:.4f}"}
 
 
 def _exemplars(config: SelfInstructConfig, rng: Random, pool: Sequence[SeedTask], made: Sequence[_Task]) -> list[str]:
@@ -233,81 +242,16 @@ def _instances(
         found = parse_labelled(reply.text) if task.classification else parse_examples(reply.text)
         kept, dropped = checked(found, reply.finish == "length", task.instruction)
         for reason, detail in dropped:
-            _drop(context, f"instance: {reason}", f"{task.instruction[:120]} - {detail}", task.number)
+            context.left_out(NAME, f"instance: {reason}", f"{task.instruction[:120]} - {detail}", task.number)
         if len(kept) > config.max_instances:
-            kept = Random(task.instruction).sample(kept, config.max_instances)
+            every, kept = kept, Random(task.instruction).sample(kept, config.max_instances)
+            for pair in every:
+                if pair not in kept:
+                    context.left_out(NAME, f"{SPARE}more than max_instances", repr(pair), task.number)
         tags = {"call": reply.key, "classification": "yes" if task.classification else "no"}
-        tags |= {"nearest": f"{task.nearest:.3f}"} if task.nearest else {}
+        tags |= task.similar
         for given, answer in kept:
             yield _made(config, task.instruction, given, answer, task.number, llm.name, task.parents, rng, tags)
-
-
-def parse_examples(text: str) -> list[tuple[str, str] | None]:
-    """(input, output) pairs of an input-first answer; None for an example that cannot be read."""
-    text = re.split(r"\n\s*Task:", text)[0]
-    parts = [part for part in re.split(r"(?m)^\s*Example\s*\d*\s*[.:]?[ \t]*$", text) if part.strip()]
-    found: list[tuple[str, str] | None] = []
-    for part in parts:
-        halves = re.split(r"(?m)^\s*Output\s*\d*\s*:", part, maxsplit=1)
-        if len(halves) == 1:
-            found.append(("", part.strip()) if len(parts) == 1 and "Input:" not in part else None)
-            continue
-        given = re.sub(r"^\s*Input\s*\d*\s*:", "", halves[0]).strip()
-        if re.fullmatch(r"(?:n/?a|none|no input|<no ?input>)\.?", given, re.IGNORECASE):
-            given = ""
-        found.append((given, halves[1].strip()))
-    return found
-
-
-def parse_labelled(text: str) -> list[tuple[str, str] | None]:
-    """(input, label) pairs of an output-first answer; None for one without its input."""
-    text = re.split(r"\n\s*Task:", text)[0]
-    found: list[tuple[str, str] | None] = []
-    for part in re.split(r"(?i)class label\s*\d*\s*:", text)[1:]:
-        label, _, given = part.strip().partition("\n")
-        found.append((given.strip(), label.strip()) if given.strip() else None)
-    return found
-
-
-# ---- 4: filters
-
-
-def checked(
-    found: Sequence[tuple[str, str] | None], cut: bool, instruction: str
-) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
-    """The instances that are kept, and (reason, detail) of the others, by the original's rules.
-
-    One non-empty input with two different outputs drops the whole task.
-    """
-    kept: list[tuple[str, str]] = []
-    dropped: list[tuple[str, str]] = []
-    last = len(found) - 1
-    for i, pair in enumerate(found):
-        why = "cannot be read" if pair is None else "cut at the longest answer" if cut and i == last else ""
-        if not why and pair is not None:
-            why = _pair_fault(*pair, instruction) or ("exact duplicate" if pair in kept else "")
-        if why or pair is None:
-            dropped.append((why, repr(pair)[:200]))
-        else:
-            kept.append(pair)
-    if not found:
-        dropped.append(("cannot be read", ""))
-    outputs = Counter(given for given, _ in set(kept) if given)
-    if any(count > 1 for count in outputs.values()):
-        dropped += [("one input has two outputs", repr(pair)[:200]) for pair in kept]
-        kept = []
-    return kept, dropped
-
-
-def _pair_fault(given: str, answer: str, instruction: str) -> str:
-    if not answer:
-        return "the output is empty"
-    if given == answer:
-        return "the output is the input"
-    if given.endswith(":") or answer.endswith(":"):
-        return "ends in a colon"
-    why = fault(answer, instruction)
-    return f"the output is {why}" if why else (fault(given) if given else "")
 
 
 # ---- training form
@@ -339,10 +283,6 @@ def _made(
 @cache
 def _layouts() -> Any:
     return yaml.safe_load((files(__package__) / "layouts.yaml").read_text("utf-8"))
-
-
-def _drop(context: Context, reason: str, detail: str, number: int) -> None:
-    context.drop(Drop(reason, detail, Origin(f"generate:{NAME}", number, via=f"generate:{NAME}")))
 
 
 def bill(config: SelfInstructConfig, context: Context) -> Bill:

@@ -16,23 +16,24 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from didact.generate.context import (
-    Asker,
-    Context,
+from didact.generate.context import SPARE, Asker, Context, instance, name_of
+from didact.generate.faults import fault
+from didact.generate.instructions import split_list
+from didact.generate.prompts import prompt
+from didact.generate.rounds import in_rounds
+from didact.generate.seeds import SeedTask, load_seeds, with_examples
+from didact.generate.settings import (
+    Exemplars,
     Licence,
     MaxTokens,
+    PromptsPerRound,
+    RoundsInVain,
     Seeds,
     Teacher,
     Temperature,
     TopP,
-    instance,
-    name_of,
 )
-from didact.generate.faults import fault
-from didact.generate.instructions import split_list
-from didact.generate.prompts import prompt
-from didact.generate.seeds import SeedTask, load_seeds
-from didact.instance import Drop, Instance, Origin
+from didact.instance import Instance
 from didact.llm import Bill, Request
 from didact.llm.budget import tokens_of
 
@@ -50,9 +51,9 @@ class UnnaturalConfig(BaseModel):
     seeds: Seeds = ""
     seeds_used: int = Field(15, ge=1, description="seed tasks that demonstrations are drawn from")
     target: int = Field(1000, ge=1, description="tasks to make, rewordings not counted")
-    exemplars: int = Field(3, ge=1, description="demonstrations in a prompt")
-    prompts_per_round: int = Field(64, ge=1, description="prompts drawn before any is answered")
-    rounds_in_vain: int = Field(20, ge=1, description="rounds without any new task after which it ends")
+    exemplars: Exemplars = 3
+    prompts_per_round: PromptsPerRound = 64
+    rounds_in_vain: RoundsInVain = 20
     temperature: Temperature = 1.0
     top_p: TopP = 0.99
     max_tokens: MaxTokens = 512
@@ -83,7 +84,7 @@ def unnatural(config: UnnaturalConfig, context: Context) -> Iterator[Instance]:
         if not reply.ok:
             context.rejected(NAME, reply, number)
         elif why:
-            _drop(context, f"the output is {why}", task[0], number)
+            context.left_out(NAME, f"the output is {why}", task[0], number)
         else:
             good.append((task, parents, number, reply.text.strip(), reply.key))
     words = _rewordings(config, context, llm, [task for task, *_ in good])
@@ -99,31 +100,30 @@ def unnatural(config: UnnaturalConfig, context: Context) -> Iterator[Instance]:
 
 
 def _tasks(config: UnnaturalConfig, context: Context, llm: Asker) -> list[tuple[Task, tuple[str, ...], int]]:
-    seeds = [seed for seed in load_seeds(config.seeds, context.home, context.built) if seed.examples]
+    seeds = with_examples(load_seeds(config.seeds, context.home, context.built), config.seeds, context.home)
     seeds, rng = seeds[: config.seeds_used], Random(f"{NAME} {context.seed}")
     made: list[tuple[Task, tuple[str, ...], int]] = []
     seen: set[tuple[str, str]] = set()
-    asked = vain = 0
-    while len(made) < config.target and vain < config.rounds_in_vain:
-        shown = [rng.sample(seeds, min(config.exemplars, len(seeds))) for _ in range(config.prompts_per_round)]
-        before = len(made)
-        replies = llm.ask(_request(config, some, asked + i) for i, some in enumerate(shown))
-        for number, (some, reply) in enumerate(zip(shown, replies, strict=True), asked + 1):
-            if not reply.ok:
-                context.rejected(NAME, reply, number)
-                continue
-            task = None if reply.finish == "length" else parse_task(reply.text)
-            why = "cannot be read" if task is None else fault(task[0], "an instruction")
-            if task is not None and not why and (task[0].lower(), task[1].lower()) in seen:
-                why = "exact duplicate"
-            if task is None or why:
-                _drop(context, f"task: {why}", reply.text, number)
-            elif len(made) < config.target:
-                seen.add((task[0].lower(), task[1].lower()))
-                made.append((task, tuple(seed.name for seed in some), number))
-        asked += len(shown)
-        vain = 0 if len(made) > before else vain + 1
-        context.progress(len(made), config.target)
+
+    def drawn() -> list[SeedTask]:
+        return rng.sample(seeds, min(config.exemplars, len(seeds)))
+
+    def request(shown: list[SeedTask], number: int) -> Request:
+        return _request(config, shown, number)
+
+    for number, some, reply in in_rounds(config, context, llm, drawn, request, lambda: len(made)):
+        task = parse_task(reply.text)
+        why = "cut at the longest answer" if reply.finish == "length" else "cannot be read" if task is None else ""
+        if task is not None and not why:
+            again = (task[0].lower(), task[1].lower()) in seen
+            why = fault(task[0], "an instruction") or ("exact duplicate" if again else "")
+        if task is None or why:
+            context.left_out(NAME, f"task: {why}", reply.text, number)
+        elif len(made) >= config.target:
+            context.left_out(NAME, f"{SPARE}more than target", task[0], number)
+        else:
+            seen.add((task[0].lower(), task[1].lower()))
+            made.append((task, tuple(seed.name for seed in some), number))
     return made
 
 
@@ -164,24 +164,28 @@ def _rewordings(
         if not reply.ok:
             context.rejected(NAME, reply, number)
         items = split_list(reply.text) if reply.ok else []
-        items = items[:-1] if reply.finish == "length" else items
-        faults = [fault(text, instruction) or ("{INPUT}" in text and not given and "has no input") for text in items]
-        for text, why in zip(items, faults, strict=True):
+        if reply.ok and not items:
+            context.left_out(NAME, "rewording: the list is empty", reply.text, number)
+        good: list[tuple[str, str]] = []
+        for i, text in enumerate(items, 1):
+            cut = reply.finish == "length" and i == len(items)
+            pair = (text.replace("{INPUT}", given), "") if "{INPUT}" in text else (text, given)
+            why = "cut at the longest answer" if cut else fault(text, instruction)
+            why = why or ("has no input" if "{INPUT}" in text and not given else "")
+            why = why or ("exact duplicate" if pair[0] == instruction or pair in good else "")
             if why:
-                _drop(context, f"rewording: {why}", text, number)
-        fits = [text for text, why in zip(items, faults, strict=True) if not why]
-        pairs = [(text.replace("{INPUT}", given), "") if "{INPUT}" in text else (text, given) for text in fits]
-        found.append(list(dict.fromkeys(pair for pair in pairs if pair[0] != instruction))[: config.rewordings])
+                context.left_out(NAME, f"rewording: {why}", text, number)
+            elif len(good) >= config.rewordings:
+                context.left_out(NAME, f"{SPARE}more than rewordings", text, number)
+            else:
+                good.append(pair)
+        found.append(good)
     return found
-
-
-def _drop(context: Context, reason: str, detail: str, number: int) -> None:
-    context.drop(Drop(reason, detail[:200], Origin(f"generate:{NAME}", number, via=f"generate:{NAME}")))
 
 
 def bill(config: UnnaturalConfig, context: Context) -> Bill:
     """Of the tasks nine in ten are kept; then an answer and the rewordings of each."""
-    seeds = [seed for seed in load_seeds(config.seeds, context.home, context.built) if seed.examples]
+    seeds = with_examples(load_seeds(config.seeds, context.home, context.built), config.seeds, context.home)
     n, calls = config.target, -(-config.target * 10 // 9)
     read = tokens_of(prompt("unnatural", shown=seeds[: config.exemplars], constraints=["none"] * config.exemplars))
     total = Bill(calls, calls * read, calls * 80) + Bill(n, n * 80, n * 100)

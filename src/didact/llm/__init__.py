@@ -9,7 +9,7 @@ from __future__ import annotations
 from didact.llm.ask import Llm
 from didact.llm.budget import Bill, Budget, BudgetConfig
 from didact.llm.config import EndpointConfig, LocalConfig, TeacherConfig
-from didact.llm.endpoint import Endpoint
+from didact.llm.endpoint import Endpoint, vector
 from didact.llm.local import Local
 from didact.llm.log import Log
 from didact.llm.nouns import Answer, Counts, Reply, Request
@@ -29,4 +29,5 @@ __all__ = [
     "Reply",
     "Request",
     "TeacherConfig",
+    "vector",
 ]

@@ -7,38 +7,20 @@ on how many calls were in flight.
 from __future__ import annotations
 
 import asyncio
-import random
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-from didact.errors import Interrupted, UsageError
+from didact.errors import Interrupted
 from didact.llm.budget import Budget, BudgetConfig
-from didact.llm.endpoint import Endpoint, Fault, Outcome, Refused, Wait
+from didact.llm.endpoint import Endpoint
 from didact.llm.local import Local
 from didact.llm.log import Log
-from didact.llm.nouns import Answer, Counts, Reply, Request
+from didact.llm.nouns import Counts, Reply, Request
 from didact.llm.pace import Pace
-from didact.llm.transport import Connection, TransportError
-
-GROUP = 0.01  # seconds in which answers gather before they are flushed to the disk together
-REFUSED_AT_FIRST = 3  # so many refusals before any answer: it is not the prompt
-
-
-@dataclass(slots=True)
-class _Job:
-    """A prompt on its way. calls: sent so far; opened, reserved: calls, tokens and money set aside for it."""
-
-    request: Request
-    body: bytes
-    key: str
-    future: asyncio.Future[Reply]
-    calls: int = 0
-    opened: int = 0
-    reserved: tuple[int, float] = (0, 0.0)
+from didact.llm.round import Round, ended, worst
+from didact.llm.transport import Connection
 
 
 class Llm:
@@ -55,7 +37,7 @@ class Llm:
         self.budget = budget or Budget(BudgetConfig(), log)
         self.counts = Counts()
         self.pace = Pace(teacher.config.slots, trusted=False) if isinstance(teacher, Endpoint) else Pace(1)
-        self._idle: list[Connection] = []
+        self.idle: list[Connection] = []
         self._loop: asyncio.AbstractEventLoop | None = None
         self._told = 0.0
 
@@ -77,7 +59,7 @@ class Llm:
             self._loop = asyncio.new_event_loop()
             self._loop.set_exception_handler(_complain)
         began = time.monotonic()
-        work = _Round(self, self.teacher, iter(requests))
+        work = Round(self, self.teacher, iter(requests))
         try:
             while replies := self._loop.run_until_complete(work.ready()):
                 self.counts.seconds += time.monotonic() - began
@@ -91,9 +73,9 @@ class Llm:
 
     def close(self) -> None:
         """Let go of connections."""
-        for connection in self._idle:
+        for connection in self.idle:
             connection.close()
-        self._idle.clear()
+        self.idle.clear()
         if self._loop is not None:
             self._loop.run_until_complete(asyncio.sleep(0))
             self._loop.run_until_complete(self._loop.shutdown_default_executor())
@@ -123,12 +105,22 @@ class Llm:
 
     def record(self, reply: Reply) -> None:
         """Put a reply in the log; it counts after the next `log.sync`."""
-        price = (reply.tokens_in * self.teacher.input_price + reply.tokens_out * self.teacher.output_price) / 1e6
+        price = self._price(reply)
         self.counts.calls += reply.calls
         record: dict[str, Any] = {"key": reply.key, "state": reply.state, "model": self.name, "text": reply.text}
         record |= {"why": reply.why} if reply.why else {}
         record |= {"finish": reply.finish, "in": reply.tokens_in, "out": reply.tokens_out, "calls": reply.calls}
         self.log.add(record | ({"cost": price} if price else {}))
+
+    def count(self, reply: Reply, known: bool) -> None:
+        """Count a reply that is given on; each answer's cost once, whichever command paid it."""
+        self.counts.add(reply, known)
+        if not known or self.log.earlier(reply.key):
+            self.counts.tokens += reply.tokens_in + reply.tokens_out
+            self.counts.money += self._price(reply)
+
+    def _price(self, reply: Reply) -> float:
+        return (reply.tokens_in * self.teacher.input_price + reply.tokens_out * self.teacher.output_price) / 1e6
 
     def _each_local(self, teacher: Local, requests: Iterator[Request]) -> Iterator[Reply]:
         while some := list(islice(requests, teacher.batch)):
@@ -136,280 +128,25 @@ class Llm:
             keys = [teacher.key(request) for request in some]
             found = {key: self.known(key) for key in keys}
             new = {key: request for key, request in zip(keys, some, strict=True) if found[key] is None}
-            estimate = sum(_worst(request) for request in new.values())
+            estimate = sum(worst(request) for request in new.values())
             if new and not self.budget.allows(len(new), estimate, 0.0):
                 raise self.budget.reached(len(new), estimate, 0.0)
             answers = teacher.speak(list(new.values())) if new else []
             for key, answer in zip(new, answers, strict=True):
-                found[key] = reply = _ended(answer, key, 1)
+                found[key] = reply = ended(answer, key, 1)
                 self.record(reply)
             if new:
                 self.log.sync()
             self.counts.seconds += time.monotonic() - began
             for key in keys:
-                ended = found[key]
-                assert ended is not None
-                self.counts.add(ended, key not in new)
+                known = found[key]
+                assert known is not None
+                self.count(known, new.pop(key, None) is None)
                 self._tell()
-                yield ended
-
-
-class _Round:
-    """One call of `each`: workers take prompts from an iterator, replies leave in order through a bounded window."""
-
-    def __init__(self, llm: Llm, teacher: Endpoint, requests: Iterator[Request]) -> None:
-        self.llm, self.teacher, self.requests = llm, teacher, requests
-        self.window: deque[tuple[asyncio.Future[Reply], bool]] = deque()
-        self.most = max(1024, 16 * teacher.config.slots)
-        self.open: dict[str, asyncio.Future[Reply]] = {}
-        self.unsynced: list[tuple[_Job, Reply]] = []
-        self.workers: list[asyncio.Task[None]] = []
-        self.stop: BaseException | None = None
-        self.exhausted = False
-        self.answered = time.monotonic()
-        self.refusals: int | None = 0  # None after the first answer
-        self.unreached = 0
-        self.broke = 0  # calls set aside by prompts that wait for the budget
-        self._random = random.Random()
-
-    # ---- the side of the reader
-
-    async def ready(self) -> list[Reply]:
-        """The next replies that are there, at least one; none at the end."""
-        if not self.workers:
-            self._events()
-        while True:
-            if self.stop is not None:
-                raise self.stop
-            replies = []
-            while self.window and self.window[0][0].done():
-                future, known = self.window.popleft()
-                replies.append(future.result())
-                self.llm.counts.add(replies[-1], known)
-            if replies:
-                self.room.set()
-                return replies
-            if self.exhausted and not self.window:
-                return []
-            self.news.clear()
-            if not self.window or not self.window[0][0].done():
-                await self.news.wait()
-
-    def _events(self) -> None:
-        self.news, self.room, self.dirty = asyncio.Event(), asyncio.Event(), asyncio.Event()
-        self.workers = [asyncio.ensure_future(self._work()) for _ in range(self.teacher.config.slots)]
-        self.workers.append(asyncio.ensure_future(self._flush()))
-
-    async def close(self) -> None:
-        """End the workers; what was answered is on the disk."""
-        for worker in self.workers:
-            worker.cancel()
-        await asyncio.gather(*self.workers, return_exceptions=True)
-        self.llm.log.sync()
-
-    # ---- the side of the teacher
-
-    async def _work(self) -> None:
-        connection = self.llm._idle.pop() if self.llm._idle else self.teacher.connection()
-        try:
-            while self.stop is None and (job := await self._take()) is not None:
-                await self._settle(connection, job)
-        except asyncio.CancelledError:
-            raise
-        except BaseException as error:  # it ends the round: the reader raises it
-            self.stop = self.stop or error
-            self.llm.pace.wake()
-            self.news.set()
-        finally:
-            self.llm._idle.append(connection)
-
-    async def _take(self) -> _Job | None:
-        """The next prompt that must be sent; those the log can answer are answered on the way."""
-        while not self.exhausted and self.stop is None:
-            if len(self.window) >= self.most:
-                self.room.clear()
-                await self.room.wait()
-                continue
-            request = next(self.requests, None)
-            if request is None:
-                self.exhausted = True
-                self.room.set()
-                self.news.set()
-                return None
-            body = self.teacher.body(request)
-            key = self.teacher.key(request, body)
-            if key in self.open:  # the same prompt is on its way: one call for both
-                self.window.append((self.open[key], True))
-                continue
-            future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
-            reply = self.llm.known(key)
-            self.window.append((future, reply is not None))
-            if reply is None:
-                self.open[key] = future
-                return _Job(request, body, key, future)
-            future.set_result(reply)
-            self.news.set()
-            if len(self.window) % 256 == 0:
-                await asyncio.sleep(0)
-        return None
-
-    async def _settle(self, connection: Connection, job: _Job) -> None:
-        """Ask until there is an answer, or none is to be had."""
-        config, pace, faults, why = self.teacher.config, self.llm.pace, 0, ""
-        try:
-            while faults <= config.retries:
-                await self._afford(job)
-                sent = await pace.enter()
-                if self.stop is not None:
-                    pace.leave()
-                    return
-                try:
-                    outcome = await self._call(connection, job)
-                finally:
-                    pace.leave()
-                if isinstance(outcome, (Answer, Refused)):
-                    self._finish(job, outcome)
-                    return
-                if isinstance(outcome, Wait):
-                    pace.overloaded(sent, self._waited(outcome.seconds))
-                    continue
-                if outcome.overloaded:
-                    pace.overloaded(sent, 0.0)
-                pace.faulted()
-                why = outcome.why
-                self._patience(outcome)
-                if not outcome.unreachable:
-                    faults += 1
-                    if faults > config.retries:
-                        break
-                pause = min(config.longest_wait, config.backoff * 2 ** max(0, faults - 1))
-                await asyncio.sleep(max(outcome.seconds, pause * self._random.uniform(0.5, 1.0)))
-            self._record(job, Reply("failed", why=why, key=job.key, calls=job.calls))
-        finally:
-            self.llm.budget.close(job.opened, *job.reserved)
-            self.llm.pace.wake()
-
-    async def _call(self, connection: Connection, job: _Job) -> Outcome:
-        job.calls += 1
-        try:
-            async with asyncio.timeout(self.teacher.config.deadline):
-                response = await connection.post(job.body)
-        except TimeoutError:
-            return Fault("no whole answer before the deadline")
-        except TransportError as error:
-            job.calls -= error.unreachable
-            return Fault(self.teacher.redact(error.why), unreachable=error.unreachable)
-        outcome = self.teacher.outcome(response)
-        if isinstance(outcome, Fault) and response.status == 200:
-            connection.close()  # what is left in the stream cannot be trusted
-        return outcome
-
-    def _finish(self, job: _Job, outcome: Answer | Refused) -> None:
-        if isinstance(outcome, Answer):
-            self.refusals, self.answered = None, time.monotonic()
-            self.llm.pace.answered()
-            self._record(job, _ended(outcome, job.key, job.calls))
-            return
-        if self.refusals is not None:
-            self.refusals += 1
-            if self.refusals >= REFUSED_AT_FIRST:
-                fix = "check api, limit_name and extra of this teacher, and what the model can take"
-                raise UsageError(f"every prompt is {outcome.why}", fix, file=self.teacher.config.base_url)
-        self._record(job, Reply("failed", why=outcome.why, key=job.key, calls=job.calls))
-
-    def _record(self, job: _Job, reply: Reply) -> None:
-        self.llm.record(reply)
-        self.unsynced.append((job, reply))
-        self.dirty.set()
-
-    async def _flush(self) -> None:
-        """Flush answers to the disk in groups; only then they count."""
-        try:
-            while True:
-                await self.dirty.wait()
-                await asyncio.sleep(GROUP)
-                self.dirty.clear()
-                group, self.unsynced = self.unsynced, []
-                await asyncio.get_running_loop().run_in_executor(None, self.llm.log.sync)
-                for job, reply in group:
-                    self.open.pop(job.key, None)
-                    job.future.set_result(reply)
-                self.news.set()
-        except asyncio.CancelledError:
-            raise
-        except BaseException as error:
-            self.stop = self.stop or error
-            self.news.set()
-
-    async def _afford(self, job: _Job) -> None:
-        """Set the worst case of the next call aside; the budget is reached when nothing in flight could free some."""
-        budget, teacher = self.llm.budget, self.teacher
-        first, tokens, money = job.reserved == (0, 0.0), 0, 0.0
-        if job.opened > job.calls:  # the last one never reached the teacher
-            return
-        if first:
-            written = job.request.max_tokens
-            tokens = _worst(job.request)
-            money = ((tokens - written) * teacher.input_price + written * teacher.output_price) / 1e6
-        while not budget.allows(1, tokens, money):
-            if budget.open_requests <= self.broke + job.opened:  # all that is set aside belongs to those who wait here
-                raise budget.reached(1, tokens, money)
-            self.broke += job.opened
-            await self.llm.pace.change()
-            self.broke -= job.opened
-            if self.stop is not None:
-                return
-        job.opened += 1
-        budget.open(1, tokens, money)
-        if first:
-            job.reserved = (tokens, money)
-
-    def _waited(self, seconds: float | None) -> float:
-        """How long to leave the teacher alone; UsageError if that is longer than anyone waits."""
-        config = self.teacher.config
-        if seconds is None:
-            self._patience(Fault("it asks to wait"))
-            return min(config.longest_wait, config.backoff)
-        if seconds > config.patience:
-            problem = f"the teacher asks to wait {seconds:,.0f} seconds, longer than patience ({config.patience:,.0f})"
-            raise UsageError(problem, "repeat the command later, or raise patience", file=config.base_url)
-        self.answered = max(self.answered, time.monotonic() + seconds)
-        return seconds
-
-    def _patience(self, fault: Fault) -> None:
-        """UsageError if the teacher cannot be reached from the start, or has long been silent."""
-        config, why = self.teacher.config, fault.why
-        if fault.unreachable and not self.llm.pace.trusted:
-            self.unreached += 1
-            if self.unreached >= REFUSED_AT_FIRST:
-                raise UsageError(why, "start the teacher, or check base_url", file=config.base_url)
-        quiet = time.monotonic() - self.answered
-        if quiet > config.patience:
-            problem = f"no answer for {quiet:,.0f} seconds; the last try: {why}"
-            raise UsageError(problem, "see to the teacher and repeat: all answers are kept", file=config.base_url)
+                yield known
 
 
 def _complain(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
     """A stop that comes while a call is written is raised again by who reads its answer, so it is no news here."""
     if not isinstance(context.get("exception"), Interrupted):
         loop.default_exception_handler(context)
-
-
-def _ended(answer: Answer, key: str, calls: int) -> Reply:
-    state = "rejected" if answer.why else "ok"
-    text = "" if answer.why.startswith("the answer") else answer.text  # too long, blank or not to be written
-    return Reply(
-        "rejected" if state == "rejected" else "ok",
-        text,
-        answer.why,
-        answer.finish,
-        key,
-        answer.tokens_in,
-        answer.tokens_out,
-        calls,
-    )
-
-
-def _worst(request: Request) -> int:
-    """Tokens that a call can use at most: one per two bytes read, and all it may write."""
-    return len(request.text.encode("utf-8", "replace")) // 2 + 16 + request.max_tokens

@@ -20,7 +20,9 @@ class EndpointConfig(BaseModel):
     type: Literal["endpoint"] = Field("endpoint", description="an OpenAI-compatible endpoint")
     base_url: str = Field(description="address up to /v1, e.g. https://api.example.com/v1; http or https, no key in it")
     model: str = Field(description="name of the model, as the endpoint calls it", min_length=1)
-    api: Literal["chat", "completions"] = Field("chat", description="chat: /chat/completions; completions: plain text")
+    api: Literal["chat", "completions", "embeddings"] = Field(
+        "chat", description="chat: /chat/completions; completions: plain text; embeddings: vectors, for curate only"
+    )
     key: str = Field("", description="name of the environment variable that holds the key; none for no key")
     key_header: str = Field("authorization", description="header of the key; authorization gets Bearer before it")
     slots: int = Field(32, ge=1, le=4096, description="most requests in flight; fewer while the teacher asks to wait")

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import math
 import ssl
 import time
+from array import array
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from hashlib import blake2b
@@ -59,7 +62,7 @@ class Endpoint:
         parts = urlsplit(config.base_url)
         secure = parts.scheme == "https"
         host = parts.hostname or ""
-        path = parts.path.rstrip("/") + ("/chat/completions" if config.api == "chat" else "/completions")
+        path = parts.path.rstrip("/") + ("/chat/completions" if config.api == "chat" else f"/{config.api}")
         head = [
             f"POST {path} HTTP/1.1",
             f"host: {parts.netloc}",
@@ -85,6 +88,8 @@ class Endpoint:
 
     def body(self, request: Request) -> bytes:
         """The request as JSON; what is at its default is left to the endpoint, but not the temperature."""
+        if self.config.api == "embeddings":
+            return _bytes({"model": self.model, "input": request.text, **self.config.extra})
         data: dict[str, Any] = {"model": self.model}
         if self.config.api == "chat":
             turns = request.messages or (("user", request.prompt),)
@@ -101,7 +106,7 @@ class Endpoint:
             data["stop"] = list(request.stop)
         if request.bias:
             data["logit_bias"] = {str(token): value for token, value in request.bias}
-        return json.dumps({**data, **self.config.extra}, separators=(",", ":")).encode("ascii")
+        return _bytes({**data, **self.config.extra})
 
     def key(self, request: Request, body: bytes) -> str:
         """Hash of the request and its sample number; the address is left out, so a moved server pays nothing twice."""
@@ -139,6 +144,8 @@ class Endpoint:
     def _answer(self, data: Any) -> Outcome:
         if data is None:
             return Fault("the answer is not JSON")
+        if self.config.api == "embeddings":
+            return _vector(data)
         try:
             choice = data["choices"][0]
             message = choice.get("message") if self.config.api == "chat" else choice
@@ -177,6 +184,26 @@ class Endpoint:
 
     def _stop(self, problem: str, told: str, fix: str) -> UsageError:
         return UsageError(f"{problem}{f': {told}' if told else ''}", f"{fix}; then repeat", file=self.config.base_url)
+
+
+def _vector(data: Any) -> Outcome:
+    try:
+        numbers = array("f", data["data"][0]["embedding"])
+        used = int((data.get("usage") or {}).get("prompt_tokens") or 0)
+    except (KeyError, IndexError, TypeError, AttributeError, ValueError, OverflowError):
+        return Fault("the answer has another form than an OpenAI-compatible vector")
+    if not numbers or not all(map(math.isfinite, numbers)):
+        return Fault("the vector is empty or holds what is no number")
+    return Answer(base64.b64encode(numbers.tobytes()).decode(), "stop", used, 0)
+
+
+def vector(text: str) -> array[float]:
+    """The numbers of an answer whose text is a vector: float32 in base64, as the log keeps it."""
+    return array("f", base64.b64decode(text))
+
+
+def _bytes(data: dict[str, Any]) -> bytes:
+    return json.dumps(data, separators=(",", ":")).encode("ascii")
 
 
 def _json(body: bytes) -> Any:

@@ -31,7 +31,7 @@ class Log:
     def __init__(self, path: Path, say: Callable[[str], None] = lambda text: None) -> None:
         self.path, self.say = path, say
         self.requests, self.tokens, self.money = 0, 0, 0.0
-        self._handle, self._end = -1, 0
+        self._handle, self._end, self._began = -1, 0, 0
         self._flushing = threading.Lock()
         self._places = _Places()
 
@@ -72,6 +72,7 @@ class Log:
             whole = start + len(line)
         self._end = whole
         os.ftruncate(self._handle, whole)
+        self._began = whole
         if damaged:
             more = f" (and {len(damaged) - 1} more)" if len(damaged) > 1 else ""
             self.say(f"{self.path}:{damaged[0][0]}: damaged line{more}; it is put aside and its prompt asked again")
@@ -104,7 +105,7 @@ class Log:
             record = _read(line)
             assert record is not None
             self._remember(record, start)
-            self._end = start + len(line)
+            self._began = self._end = start + len(line)
 
     def _remember(self, record: dict[str, Any], start: int) -> None:
         self.requests += int(record.get("calls", 0))
@@ -127,6 +128,10 @@ class Log:
             size *= 4
         record = _read(block[: end + 1])
         return record if record is not None and record["key"] == key else None
+
+    def earlier(self, key: str) -> bool:
+        """Whether the answer under a key was there when the log was opened."""
+        return 0 <= self._places[int(key[:16], 16)] < self._began
 
     def add(self, record: dict[str, Any]) -> None:
         """Append an answer; it survives the process at once, and the machine after `sync`."""

@@ -64,7 +64,10 @@ class Reply:
 
 @dataclass
 class Counts:
-    """What became of all prompts so far. known: answered from the log without a call."""
+    """What became of all prompts so far. known: answered from the log without a call.
+
+    tokens, money: of all these answers, those included that an earlier command has paid for.
+    """
 
     prompts: int = 0
     ok: int = 0
@@ -74,6 +77,8 @@ class Counts:
     calls: int = 0
     waits: int = 0  # times the teacher asked to wait (429)
     seconds: float = 0.0
+    tokens: int = 0
+    money: float = 0.0
 
     def add(self, reply: Reply, known: bool) -> None:
         self.prompts += 1

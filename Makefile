@@ -68,13 +68,20 @@ check: $(READY)
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest tests/test_imports.py
 
+# The peers that a benchmark is put beside; without them its figures of them are null.
+PEERS_generate := data distilabel
+PEERS_engine := trl llamafactory
+PEERS_templates := data
+
 bench-%: $(READY)
 	@test -e benchmarks/$*.py || { echo "no benchmark $*; there are: $$(ls benchmarks | sed -n 's/\.py$$//p' | xargs)" >&2; exit 2; }
+	@test -n "$$DIDACT_PEERS" || $(MAKE) --no-print-directory bench-peers PEERS="$(PEERS_$*)"
 	@$(BIN)/python benchmarks/$*.py
 
 # Each peer system lives in its own environment: benchmarks/peers/NAME.txt -> .venv-NAME
+PEERS ?= $(basename $(notdir $(wildcard benchmarks/peers/*.txt)))
 bench-peers:
-	@for file in $$(ls benchmarks/peers/*.txt 2>/dev/null); do name=$$(basename $$file .txt); \
+	@for name in $(PEERS); do file=benchmarks/peers/$$name.txt; \
 		test -e .venv-$$name/.ready && continue; echo "making .venv-$$name"; \
 		$(PYTHON) -m venv .venv-$$name && { ! grep -q ^torch== $$file \
 			|| .venv-$$name/bin/python -m pip install -q --no-deps "$$(grep ^torch== $$file)+cpu" 2>/dev/null || true; } \

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from faulty_server import Say, Server, completion, ok, prompt_of, tasks
+from faulty_server import Say, Server, completion, embedding, ok, prompt_of, tasks
 
 from didact.cli import app
 from didact.console import Console
@@ -74,7 +74,9 @@ def test_what_is_generated_is_written_counted_and_curated(start: Callable[..., R
     assert (account["strategy"], account["made"], account["ok"]) == ("self_instruct", len(made), server.calls)
     assert account["tokens"] == 15 * server.calls
     dropped = [record for record in read_lines(run.path / "dropped.jsonl") if record["stage"] == "generate"]
-    assert sum(account["dropped"].values()) == len(dropped) == journal["counts"]["dropped"]
+    assert sum(account["dropped"].values()) == len(dropped)
+    spare = account["dropped"]["spare: more than target"]  # good, but more than was asked for: told apart
+    assert (journal["counts"]["spare"], journal["counts"]["dropped"]) == (spare, len(dropped) - spare)
 
 
 def test_it_is_reused_and_a_change_of_speed_or_budget_changes_nothing(start: Callable[..., Run]) -> None:
@@ -369,3 +371,73 @@ def test_the_account_shows_how_difficulty_grows(start: Callable[..., Run], home:
         run = start(server, "generate=[{type: evol_instruct, limit: 6, rounds: 2}]")
     (account,) = json.loads((run.path / "generation.json").read_text())
     assert account["difficulty by round"] == {"1": 5.0, "2": 7.0}
+
+
+def test_what_a_judge_costs_is_in_the_account_and_the_card_and_stays_there(start: Callable[..., Run]) -> None:
+    """One call each for 8 rows; graded again with another threshold nothing is called, and the cost is still known."""
+    settings = ["generate=[]", "teachers.big.input_price=1000000", "curate=[{type: judge, teacher: big}]"]
+    with Server(lambda data, before: ok("Score: 5")) as server:
+        run = start(server, *settings, last="card")
+        (account,) = json.loads((run.path / "curation.json").read_text())
+        assert (account["strategy"], account["calls"], account["money"]) == ("judge", 8, 80.0)
+        assert json.loads((run.path / "card/card.json").read_text())["cost"]["money"] == 80.0
+        assert read_journal(run.path)["stages"]["curate"]["counts"]["calls"] == 8
+        run = start(server, *settings[:2], "curate=[{type: judge, teacher: big, least: 3}]", last="card")
+        assert server.calls == 8
+        assert json.loads((run.path / "card/card.json").read_text())["cost"]["money"] == 80.0
+        run = start(server, *settings[:2], "curate=[]", last="card")
+        assert not (run.path / "curation.json").exists()
+        assert json.loads((run.path / "card/card.json").read_text())["cost"]["money"] == 0
+
+
+def test_the_cost_of_a_strategy_stays_known_when_its_answers_are_used_again(start: Callable[..., Run]) -> None:
+    with Server(teacher) as server:
+        run = start(server, "teachers.big.output_price=1000000")
+        (account,) = json.loads((run.path / "generation.json").read_text())
+        assert account["money"] == 5 * server.calls > 0
+        calls = server.calls
+        run = start(server, "teachers.big.output_price=1000000", "generate.0.licence=MIT")
+        (again,) = json.loads((run.path / "generation.json").read_text())
+    assert server.calls == calls
+    assert (again["calls"], again["money"], again["tokens"]) == (0, account["money"], account["tokens"])
+
+
+def test_the_bill_prices_a_judge_of_curation(start: Callable[..., Run], home: Path, tiny_llama: Path) -> None:
+    (home / "recipe.yaml").write_text(RECIPE.format(model=tiny_llama, url="http://127.0.0.1:9/v1"))
+    overrides = ["curate=[{type: judge}]", "teachers.big.input_price=10"]
+    with open_run(home / "recipe.yaml", home / "run", overrides, Console(quiet=True)) as run:
+        last = bill(run)[-1]
+    assert last.startswith("curate: judge, for each 1,000 instances it sees: about 1,000 requests")
+    assert last.endswith("(big: m)")
+    assert "cost 0.00" not in last
+
+
+def test_diversity_compares_by_the_vectors_of_an_endpoint(start: Callable[..., Run]) -> None:
+    """Even and odd numbers point two ways; one of each is kept, and the second command asks nothing."""
+    settings = ["generate=[]", "teachers.big.api=embeddings"]
+    two = "curate=[{type: diversity, keep: 2, method: k_center, embedding: big}]"
+
+    def say(data: dict[str, Any], before: int) -> Say:
+        return embedding([1.0, 0.0] if int(prompt_of(data).split()[2][0]) % 2 else [0.0, 1.0])
+
+    with Server(say) as server:
+        run = start(server, *settings, two, last="curate")
+        kept = [int(i.answer) % 2 for i in run.instances("kept.jsonl")]
+        assert sorted(kept) == [0, 1]
+        assert server.calls == 8
+        start(server, *settings, two.replace("k_center", "facility_location"), last="curate")
+        assert server.calls == 8
+        server.script = lambda data, before: Say(400, {"error": {"message": "too long"}})
+        with pytest.raises(UsageError, match=r"teachers\.big: no vector for 'Count to .*: refused with 400: too long"):
+            start(server, *settings, "teachers.big.extra={dimensions: 3}", two, last="curate")
+
+
+def test_a_teacher_of_vectors_answers_nothing_else(start: Callable[..., Run]) -> None:
+    with Server(teacher) as server:
+        with pytest.raises(UsageError, match=r"teachers\.big\.api: this teacher gives vectors, no answers"):
+            start(server, "teachers.big.api=embeddings")
+        with pytest.raises(
+            UsageError, match=r"this teacher gives no vectors - set api: embeddings"
+        ):
+            start(server, "generate=[]", "curate=[{type: diversity, embedding: big}]", last="curate")
+        assert server.calls == 0

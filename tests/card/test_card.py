@@ -110,10 +110,10 @@ def test_nearest_neighbours_are_those_of_rouge_score() -> None:
 def test_large_sets_are_sampled_and_the_card_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     import sys
 
-    module = sys.modules["didact.card.facts"]
+    facts_, variety = sys.modules["didact.card.facts"], sys.modules["didact.card.variety"]
     kept = [made(f"Write text {i}", f"answer {i}") for i in range(50)]
     whole = card_html(facts(Made("x", kept)))
-    for name, most in (("COUNTED", 10), ("NEIGHBOURS", 12), ("QUERIES", 5)):
+    for module, name, most in ((facts_, "COUNTED", 10), (variety, "NEIGHBOURS", 12), (variety, "QUERIES", 5)):
         monkeypatch.setattr(module, name, most)
     found = facts(Made("x", kept))
     assert (found["counted_in"], found["neighbours"]["of"], found["neighbours"]["among"]) == (10, 4, 12)
@@ -168,18 +168,42 @@ def test_acceptance_cost_and_rejection_over_time_of_what_was_generated() -> None
     kept = [made(f"ask {n}", "a", source="g", row=n, via="generate:alpaca", teacher="t") for n in given[:20]]
     lost = [dropped(made("q", "a", row=n, source=via, via=via), "not new", "generate") for n in away]
     account = {"strategy": "alpaca", "prompts": 9, "calls": 9, "tokens": 800, "money": 0.5, "failed": 0, "rejected": 1}
-    (row,) = facts(Made("x", kept, 0, (), lost, [account], {"alpaca": given}))["generated"]
+    (row,) = facts(Made("x", kept, 0, (), lost, [account], generated={"alpaca": given}))["generated"]
     assert (row["written"], row["accepted"], row["kept"]) == (60, 40, 20)
     assert row["acceptance"] == pytest.approx(40 / 60, abs=1e-4)
     assert (row["cost_per_kept"], row["tokens_per_kept"]) == (0.025, 40.0)
     assert row["over_time"][:6] == [0.0] * 6
     assert all(0.4 <= share <= 0.8 for share in row["over_time"][6:])
-    page = card_html(facts(Made("x", kept, 0, (), lost, [account], {"alpaca": given})))
+    page = card_html(facts(Made("x", kept, 0, (), lost, [account], generated={"alpaca": given})))
     assert "rejected as it went on" in page
     rows = [dropped(made("q", "a", row=n, via=via), "not new", "generate") for n in away]  # numbers of rows, no order
-    assert facts(Made("x", kept, 0, (), rows, [account], {"alpaca": given}))["generated"][0]["over_time"] == []
+    assert (
+        facts(Made("x", kept, 0, (), rows, [account], generated={"alpaca": given}))["generated"][0]["over_time"] == []
+    )
     (bare,) = facts(Made("x", kept, generated={"alpaca": given}))["generated"]  # without any account
     assert (bare["cost_per_kept"], bare["tokens_per_kept"], bare["over_time"]) == (0.0, None, [])
+
+
+def test_what_is_more_than_wanted_is_no_rejection_and_a_judges_cost_is_in_the_sum() -> None:
+    via = "generate:distill"
+    kept = [made(f"ask {n}", "a", via=via) for n in range(8)]
+    lost = [dropped(made("q", "a", via=via), "spare: not picked", "generate") for _ in range(40)]
+    lost += [dropped(made("q", "a", via=via), "the answer is blank", "generate") for _ in range(2)]
+    account = {"strategy": "distill", "calls": 50, "tokens": 800, "money": 0.5}
+    judge = {"strategy": "judge", "calls": 10, "tokens": 200, "money": 0.3}
+    found = facts(Made("x", kept, 0, (), lost, [account], [judge], {"distill": [0] * 8}))
+    (row,) = found["generated"]
+    assert (row["written"], row["accepted"], row["spare"], row["acceptance"]) == (50, 8, 40, 0.8)
+    assert (found["cost"]["calls"], found["cost"]["tokens"], found["cost"]["money"]) == (60, 1000, 0.8)
+    assert found["cost"]["per_kept"] == 0.1
+    html, text = card_html(found), card_markdown(found)
+    assert "| curate: judge | | | | | 200 | 0.30 | |" in text
+    assert "| together | | | | 8 | 1,000 | 0.80 | 0.10000 |" in text
+    assert "curate: judge" in html
+    assert "<td>0.80</td><td>0.10000</td>" in html
+    alone = facts(Made("x", [made("q", "a")], asked=[judge]))  # nothing generated, and yet paid for
+    assert "What a language model was asked" in card_markdown(alone)
+    assert alone["cost"]["per_kept"] is None
 
 
 EVIL = "<script>alert(1)</script>|`x`\u202e\x1b[31m {{ 7*7 }} [a](b)"

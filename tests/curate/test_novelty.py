@@ -179,3 +179,19 @@ def test_thousands_take_seconds() -> None:
     start = time.process_time()
     ours(texts, 0.7)
     assert time.process_time() - start < 6
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(TEXTS, min_size=1, max_size=30), TEXTS, st.integers(1, 12))
+def test_the_most_similar_and_the_mean_are_those_of_every_pair(texts: list[str], text: str, count: int) -> None:
+    index = NoveltyIndex(0.7)
+    for known in texts:
+        index.add(known)
+    scores = [theirs(text, known) for known in texts]
+    most, mean = index.most_alike(text, count)
+    assert most == [(scores[i], i) for i in sorted(range(len(texts)), key=lambda i: (-scores[i], i))[:count]]
+    assert mean == pytest.approx(sum(scores) / len(scores))
+
+
+def test_nothing_is_most_similar_to_the_first() -> None:
+    assert NoveltyIndex(0.7).most_alike("any text", 10) == ([], 0.0)

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+from rouge_score.rouge_scorer import RougeScorer
 from scripted import Scripted, bad, cut, made, pairs, reasons
 
 from didact.curate.novelty import NoveltyIndex
@@ -157,6 +158,25 @@ def test_lists_are_read_as_teachers_write_them(text: str, items: list[str]) -> N
 )
 def test_instructions_are_judged_by_the_originals_rules(text: str, why: str) -> None:
     assert instruction_fault(text, 3, 150, KEYWORDS) == why
+
+
+def test_the_ten_most_similar_are_told_with_their_scores_and_the_mean_of_all() -> None:
+    """As the original keeps them: against all seeds and all that was kept before, this one not."""
+    instances, _, _ = made("self_instruct", teacher, {"target": 12})
+    by_name = {seed.name: seed.instruction for seed in SEEDS}
+    known = [seed.instruction for seed in SEEDS]
+    scorer = RougeScorer(["rougeL"], use_stemmer=False)
+    for instruction, tags in {pairs([i])[0][0]: i.tags for i in instances}.items():
+        scores = {text: scorer.score(instruction, text)["rougeL"].fmeasure for text in known}
+        told = [item.split() for item in tags["most_similar"].split(", ")]
+        best = sorted(scores.values(), reverse=True)[:10]
+        assert [float(score) for _, score in told] == pytest.approx(best, abs=5e-4)
+        assert all(scores[by_name[name]] == pytest.approx(float(score), abs=5e-4) for name, score in told)
+        assert float(tags["mean_similarity"]) == pytest.approx(sum(scores.values()) / len(scores), abs=1e-4)
+        known.append(instruction)
+        by_name[tags["instruction"]] = instruction
+    plain, _, _ = made("self_instruct", teacher, {"target": 3, "most_similar": 0})
+    assert "most_similar" not in plain[0].tags
 
 
 def test_the_case_of_an_instruction_is_kept_unless_the_original_is_wanted() -> None:

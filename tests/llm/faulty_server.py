@@ -56,12 +56,17 @@ def ok(text: str, **more: Any) -> Say:
     return Say(body=completion(text, **more))
 
 
+def embedding(numbers: list[Any], tokens: int = 7) -> Say:
+    """An answer of /embeddings."""
+    return Say(body={"data": [{"index": 0, "embedding": numbers}], "usage": {"prompt_tokens": tokens}})
+
+
 def http_date(seconds: float = 0.0) -> str:
     return formatdate(time.time() + seconds, usegmt=True)
 
 
 def prompt_of(data: dict[str, Any]) -> str:
-    return str(data["messages"][-1]["content"] if "messages" in data else data["prompt"])
+    return str(data["messages"][-1]["content"] if "messages" in data else data.get("prompt", data.get("input")))
 
 
 def echo_hash(data: dict[str, Any]) -> str:

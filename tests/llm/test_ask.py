@@ -12,10 +12,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from faulty_server import FAULTS, Say, Server, completion, echo_hash, http_date, ok, prompt_of
+from faulty_server import FAULTS, Say, Server, completion, echo_hash, embedding, http_date, ok, prompt_of
 
 from didact.errors import Interrupted, UsageError
-from didact.llm import Answer, Budget, BudgetConfig, Endpoint, EndpointConfig, Llm, Local, Log, Reply, Request
+from didact.llm import (
+    Answer,
+    Budget,
+    BudgetConfig,
+    Endpoint,
+    EndpointConfig,
+    Llm,
+    Local,
+    Log,
+    Reply,
+    Request,
+    vector,
+)
 
 
 @pytest.fixture
@@ -452,3 +464,43 @@ def test_a_stop_in_the_middle_of_a_write_is_raised_and_nothing_else_is_said(
         with pytest.raises(Interrupted):
             ask(server, slots=2).ask(prompts(40))
     assert caplog.text == ""
+
+
+def test_the_cost_of_every_answer_counts_once_whichever_command_paid_it(ask: Callable[..., Llm]) -> None:
+    prices = {"input_price": 1e6, "output_price": 2e6}  # 10 tokens read and 5 written cost 20
+    with Server(lambda data, before: ok("fine")) as server:
+        first = ask(server, **prices)
+        first.ask([*prompts(4), said("prompt 0")])  # the same prompt twice is one call
+        first.ask(prompts(2))
+        assert (first.counts.prompts, first.counts.tokens, first.counts.money) == (7, 60, 80.0)
+        later = ask(server, **prices)
+        later.ask(prompts(6))  # four known, two new
+        assert (later.counts.known, later.counts.tokens, later.counts.money) == (4, 90, 120.0)
+        assert server.calls == 6
+
+
+def test_equal_prompts_of_a_batch_of_a_local_model_count_once(tmp_path: Path) -> None:
+    with Log(tmp_path / "log") as log:
+        llm = Llm(Local("model-1", lambda requests: [Answer("x", "stop", 3, 1) for _ in requests]), log)
+        llm.ask([said("a"), said("a"), said("b")])
+    assert (llm.counts.tokens, llm.counts.known, llm.counts.calls) == (8, 1, 2)
+
+
+def test_vectors_of_an_endpoint_are_asked_counted_and_paid_like_every_call(ask: Callable[..., Llm]) -> None:
+    bad = [embedding([]), embedding(["x"]), embedding([1e400]), ok("no vector"), Say(200, {"data": []}), Say(500)]
+
+    def script(data: dict[str, Any], before: int) -> Say:
+        number = int(data["input"].split()[1])
+        return bad[number] if number < len(bad) and before == 0 else embedding([number, 0.5])
+
+    with Server(script) as server:
+        llm = ask(server, api="embeddings", input_price=1e6, extra={"dimensions": 2})
+        replies = llm.ask(Request(prompt=f"text {i}", max_tokens=0) for i in range(9))
+        assert [list(vector(reply.text)) for reply in replies] == [[i, 0.5] for i in range(9)]
+        assert server.heads[0].startswith("POST /v1/embeddings ")
+        assert server.bodies[0] == {"model": "m", "input": "text 0", "dimensions": 2}
+        assert server.calls == 9 + len(bad)  # a vector that cannot be read is a fault, and asked again
+        assert (llm.counts.tokens, llm.counts.money) == (63, 63.0)
+        again = ask(server, api="embeddings", extra={"dimensions": 2})
+        assert again.ask(Request(prompt=f"text {i}", max_tokens=0) for i in range(9)) == replies
+        assert server.calls == 9 + len(bad)

@@ -427,7 +427,8 @@ def test_diversity_compares_by_the_vectors_of_an_endpoint(start: Callable[..., R
         assert server.calls == 8
         start(server, *settings, two.replace("k_center", "facility_location"), last="curate")
         assert server.calls == 8
-        server.script = lambda data, before: Say(400, {"error": {"message": "too long"}})
+        refused = Say(400, {"error": {"message": "too long"}})
+        server.script = lambda data, before: refused if "Count to 7." in prompt_of(data) else say(data, before)
         with pytest.raises(UsageError, match=r"teachers\.big: no vector for 'Count to .*: refused with 400: too long"):
             start(server, *settings, "teachers.big.extra={dimensions: 3}", two, last="curate")
 

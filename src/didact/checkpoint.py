@@ -10,7 +10,7 @@ import hashlib
 import json
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -146,3 +146,24 @@ def _fault(place: Path) -> str:
 def _sha256(path: Path) -> str:
     with path.open("rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def remembered(place: Path, make: Callable[[], Any]) -> Any:
+    """A JSON value out of its file; made and written there, whole or not at all, if it is not there or not whole."""
+    try:
+        told = json.loads(place.read_text(encoding="utf-8"))
+        if told["sha256"] == hashlib.sha256(told["value"].encode()).hexdigest():
+            return json.loads(told["value"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        pass
+    value = make()
+    text = json.dumps(value)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    stage = place.with_name(f".{place.name}.partial")
+    told = {"sha256": hashlib.sha256(text.encode()).hexdigest(), "value": text}
+    with room(place.parent, 2 * len(text) + (1 << 16)):
+        stage.write_text(json.dumps(told), encoding="utf-8")
+        flush(stage, deep=False)
+        stage.rename(place)
+        flush(place.parent, deep=False)
+    return json.loads(text)

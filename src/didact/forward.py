@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from didact import attention, kinds
 from didact.pack import Batch, batch, flat, shared_beginnings
@@ -29,6 +29,20 @@ NEAR = 3e-5  # largest difference of equal logits in fp32, of the largest logit
 FAULTS = (AttributeError, IndexError, KeyError, NotImplementedError, RuntimeError, TypeError, ValueError)
 
 
+class Objective(Protocol):
+    """What is learnt in place of every answer's next token. key: names it where runs are told apart."""
+
+    @property
+    def key(self) -> str: ...
+    def batch(self, way: Forward, loaded: Loaded, data: Sequence[Tokens], rows: Sequence[int]) -> Batch:
+        """The tensors of some rows, not yet on the device."""
+        ...
+
+    def loss(self, way: Forward, loaded: Loaded, one: Batch) -> torch.Tensor:
+        """The loss of a batch whose weights are already its share of the step."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Forward:
     """How a batch becomes a loss.
@@ -41,9 +55,12 @@ class Forward:
     packed: bool = False
     share: bool = False
     tail: bool = False
+    objective: Objective | None = None
 
     def batch(self, loaded: Loaded, data: Sequence[Tokens], rows: Sequence[int]) -> Batch:
         """The tensors of some rows, laid out for this pass, on the device."""
+        if self.objective is not None:
+            return self.objective.batch(replace(self, objective=None), loaded, data, rows).to(loaded.device)
         if loaded.kind != "causal":
             return shown(loaded, data, rows).to(loaded.device)
         one = flat(data, rows, self.share) if self.packed else batch(data, rows, loaded.pad_id)
@@ -83,9 +100,11 @@ class Forward:
         return chosen
 
     def loss(self, loaded: Loaded, one: Batch) -> torch.Tensor:
-        """Weighted sum of the cross-entropy of supervised tokens, in nats."""
+        """Weighted sum of the cross-entropy of supervised tokens, in nats, unless there is another objective."""
         from didact import loss
 
+        if self.objective is not None:
+            return self.objective.loss(replace(self, objective=None), loaded, one)
         if self.head == "reads":
             head = loaded.model.get_output_embeddings()
             return loss.cross_entropy(self.hidden(loaded, one), head, one.labels_N, one.weights_N)

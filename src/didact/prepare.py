@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from didact import checkpoint, memory
 from didact.errors import UsageError
-from didact.forward import Forward, Precision, measure, settle
+from didact.forward import Forward, Objective, Precision, measure, settle
 from didact.instance import digest
 from didact.kinds import cost
 from didact.methods import METHODS
@@ -65,6 +65,7 @@ def prepare(
     folder: Path | None,
     say: Callable[[str], None],
     ranks: Ranks,
+    objective: Objective | None = None,
 ) -> Prepared:
     """Attach the method, find the newest checkpoint, prove and measure the forward pass, restore."""
     import torch
@@ -81,11 +82,12 @@ def prepare(
     wide = ranks.count > 1 and loaded.device.type == "cuda" and config.precision == "auto"
     precision: Precision = "bf16" if wide or config.precision == "bf16" else "fp32"
     forward = ranks.shard(loaded.model, settle(loaded, data, config.packing, say), precision == "bf16")
+    forward = replace(forward, objective=objective)
     trained = {name: weight for name, weight in loaded.model.named_parameters() if weight.requires_grad}
     peak = config.learning_rate if config.learning_rate is not None else row.rate(parameters)
     optimizer = (row.optimizer or _adamw)(trained, peak, config, loaded.device)
     lengths = [cost(loaded.kind, tokens) for tokens in data]
-    place = None if folder is None else folder / _fingerprint(loaded, method, given, config, peak)
+    place = None if folder is None else folder / _fingerprint(loaded, method, given, config, peak, objective)
     found = None if place is None else checkpoint.latest(place)
     for text in found.skipped if found is not None else ():
         say(f"passed over a checkpoint: {text}")
@@ -170,11 +172,14 @@ def _steps(n: int, config: TuneConfig) -> int:
     return steps if config.max_steps is None else min(steps, config.max_steps)
 
 
-def _fingerprint(loaded: Loaded, method: Any, data: Sequence[Tokens], config: TuneConfig, peak: float) -> str:
+def _fingerprint(
+    loaded: Loaded, method: Any, data: Sequence[Tokens], config: TuneConfig, peak: float, objective: Objective | None
+) -> str:
     """Names the run that a checkpoint belongs to: model, method, data and settings."""
     settings = config.model_dump(exclude={"checkpoint_minutes"})
     rows = digest([[tokens.ids, tokens.weights] for tokens in data], 64)
-    return digest([loaded.hash, method.model_dump(), settings, peak, rows])
+    more = [] if objective is None else [objective.key]
+    return digest([loaded.hash, method.model_dump(), settings, peak, rows, *more])
 
 
 def _adamw(

@@ -134,6 +134,15 @@ class Renderer:
         ids = self._literal.encode(text, add_special_tokens=False).ids
         return [*([] if self.bos is None else [self.bos]), *ids]
 
+    def around(self, before: str, word: str, after: str = "") -> tuple[list[int], int, int]:
+        """Ids of a plain text, and the range of those that hold any of `word`; for patterns with a gap."""
+        encoding = self._literal.encode(before + word + after, add_special_tokens=False)
+        start, end = len(before), len(before) + len(word)
+        inside = [i for i, (a, b) in enumerate(encoding.offsets) if a < end and b > start]
+        front = [] if self.bos is None else [self.bos]
+        first, last = (inside[0], inside[-1] + 1) if inside else (len(encoding.ids), len(encoding.ids))
+        return [*front, *encoding.ids], first + len(front), last + len(front)
+
     def decode(self, ids: Sequence[int]) -> str:
         """The text of generated ids, without control tokens."""
         kept = [i for i in ids if i not in self._special_ids]

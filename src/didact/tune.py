@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from didact import checkpoint, memory
 from didact.errors import Interrupted, UsageError
+from didact.forward import Objective
 from didact.methods import METHODS
 from didact.methods.attached import stays, write
 from didact.pack import best_fit, by_length, step_rows
@@ -103,12 +104,14 @@ def tune(
     note: Callable[[str], None] = lambda text: None,
     resumed: Callable[[int], None] = lambda step: None,
     ranks: Ranks = ALONE,
+    objective: Objective | None = None,
 ) -> Result:
     """Train `loaded.model` in place with a method's config on rendered rows.
 
     folder: for checkpoints; the same call continues there after a stop of any kind. note: gets each decision as it is
     taken; resumed: the step it goes on from (what was reported beyond it is reported again). Raises Interrupted when
     `stop` says so, after saving, and UsageError for data that cannot be trained and for numbers that are not finite.
+    objective: another loss than that of the answers' tokens.
     """
     began, notes = time.perf_counter(), list[str]()
 
@@ -116,7 +119,7 @@ def tune(
         notes.append(text)
         note(text)
 
-    run = prepare(loaded, method, data, config, folder, say, ranks)
+    run = prepare(loaded, method, data, config, folder, say, ranks, objective)
     resumed(run.first)
     data = run.data
     loss, examples, saved, looped = run.loss, 0, time.monotonic(), time.perf_counter()

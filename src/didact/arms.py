@@ -72,9 +72,24 @@ def retrained(
     from didact.fit import fit
     from didact.methods.virtual import longest_row
     from didact.model import load
+    from didact.programmed import follow
+    from didact.programs import PROGRAMS
     from didact.tune import tune
 
+    def report(step: Any) -> None:
+        update(step.step, step.steps, f"{name}, loss {step.loss:.3f}")
+
     recipe = changed(run.recipe, changes or {})
+    if recipe.method.type in PROGRAMS:
+        recipe = changed(recipe, {"tune.precision": precision(run, recipe)})
+        with run.patience(), run.console.progress("") as update:
+            return follow(
+                recipe,
+                str(run.model_name(recipe)),
+                instances,
+                report=lambda part, step: report(step),
+                stop=lambda: bool(run.stop),
+            )[0]
     loaded = load(run.model_name(recipe))
     limit = longest_row(loaded, recipe.method, recipe.tune.max_length)
     truncation = "drop" if recipe.tune.truncation == "refuse" else recipe.tune.truncation
@@ -83,10 +98,6 @@ def retrained(
         told = f"without {len(fitted.drops)} of {len(instances)} rows, longer than {limit} tokens now"
         run.console.stage("", f"{name}: {told}")
     settings = recipe.tune.model_copy(update={"precision": precision(run, recipe)})
-
-    def report(step: Any) -> None:
-        update(step.step, step.steps, f"{name}, loss {step.loss:.3f}")
-
     with run.patience(), run.console.progress("") as update:
         tune(loaded, recipe.method, fitted.tokens, settings, report=report, stop=lambda: bool(run.stop))
     return loaded

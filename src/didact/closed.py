@@ -83,8 +83,10 @@ class Closed:
 
 
 def gapped(loaded: Loaded, data: Sequence[Tokens], rows: Sequence[int], text: float) -> Batch:
-    """Rows of a masked model with a mask at their supervised place; behind them, weighted `text`, the same rows with 15%
-    of the other tokens hidden, the same ones each time."""
+    """Rows of a masked model with a mask at their supervised place.
+
+    Behind them, weighted `text`, the same rows with 15% of the other tokens hidden, the same ones each time.
+    """
     import torch
 
     shown, weights = list[kinds.Shown](), list[float]()

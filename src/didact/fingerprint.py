@@ -38,6 +38,9 @@ TUNING = (
     "tune.py",
     "checkpoint.py",
     "encoded.py",
+    "closed.py",
+    "programs",
+    "programmed.py",
 )
 TOKENIZER = ("tokenizer", "special_tokens_map", "vocab", "merges")
 CODE = {

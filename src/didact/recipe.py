@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -21,11 +21,13 @@ from didact.generate import Generate
 from didact.llm import BudgetConfig, LocalConfig, TeacherConfig
 from didact.methods import MethodConfig
 from didact.methods.lora import LoraConfig
+from didact.programs.pet import PetConfig
 from didact.sources import Source, StarterSource
 from didact.tune import TuneConfig
 
 M = TypeVar("M", bound=BaseModel)
 Path_ = tuple[str | int, ...]
+Tuning = Annotated[MethodConfig | PetConfig, Field(discriminator="type")]
 
 
 class Recipe(BaseModel):
@@ -46,7 +48,7 @@ class Recipe(BaseModel):
     curate: list[Curate] = Field(
         [HeuristicsConfig(), DecontaminateConfig(), LengthConfig()], description="filters, in this order"
     )
-    method: MethodConfig = Field(LoraConfig(), description="what of the model is trained")
+    method: Tuning = Field(LoraConfig(), description="what of the model is trained")
     tune: TuneConfig = Field(TuneConfig(), description="the training loop")
     audit: list[Audit] = Field(
         [GainConfig(), StopConfig(), ForgettingConfig()], description="what is asked of the tuned model"

@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from didact.errors import Interrupted
+from didact.errors import Interrupted, UsageError
 from didact.folder import Folder, json_line, sha256
 from didact.instance import digest
 
@@ -24,6 +24,13 @@ Done = tuple[dict[str, int], Sequence[str]]  # what to say of it, and the names 
 
 def tune(run: Run) -> Done:
     """Train the base model on what was kept."""
+    from didact.programs import PROGRAMS
+
+    return _program(run) if run.recipe.method.type in PROGRAMS else _method(run)
+
+
+def _method(run: Run) -> Done:
+    """One training."""
     from didact import fingerprint, memory
     from didact.encoded import encoded
     from didact.fit import fit
@@ -74,6 +81,43 @@ def tune(run: Run) -> Done:
             )
             staged, told = run.folder.staging / "tuned", asdict(result)
             save(loaded, run.recipe.method, staged)
+    return _tuned(run, staged, told)
+
+
+def _program(run: Run) -> Done:
+    """Several trainings, the last of which is reported step by step."""
+    from didact.methods import suits
+    from didact.model import find, kind_in
+    from didact.programmed import follow
+    from didact.programs import PROGRAMS
+    from didact.tune import save
+
+    name, metrics = run.recipe.method.type, Metrics(run.folder)
+    suits(name, kind_in(find(run.model_name())), PROGRAMS[name].models)
+    if run.ranks > 1 or run.nodes > 1:
+        raise UsageError(f"{name} is several trainings in one process", "leave out --nproc and --nodes")
+
+    def report(part: str, step: Step) -> None:
+        update(step.step, step.steps, f"{part + ', ' if part else ''}loss {step.loss:.3f}")
+        if not part:
+            metrics.add(asdict(step))
+
+    with run.patience(), run.console.progress("tune") as update, closing(metrics):
+        loaded, method, result = follow(
+            run.recipe,
+            str(run.model_name()),
+            list(run.instances("kept.jsonl")),
+            folder=run.path / "checkpoints",
+            report=report,
+            stop=lambda: bool(run.stop),
+            say=lambda text: run.console.stage("", text),
+        )
+        save(loaded, method, run.folder.staging / "tuned")
+    return _tuned(run, run.folder.staging / "tuned", asdict(result))
+
+
+def _tuned(run: Run, staged: Path, told: Mapping[str, Any]) -> Done:
+    """The saved model in its place, and what its training said."""
     run.journal["precision"] = told["precision"]
     run.folder.move(staged, "tuned")
     run.folder.remove("parallel")

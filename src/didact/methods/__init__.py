@@ -111,10 +111,10 @@ MethodConfig = Annotated[
 ]
 
 
-def suits(method: str, kind: Kind) -> None:
+def suits(method: str, kind: Kind, models: tuple[Kind, ...] | None = None) -> None:
     """Refuse a method on a kind of model that it does not work on, before a weight is loaded."""
-    row = METHODS[method]
-    if kind not in row.models:
+    models = METHODS[method].models if models is None else models
+    if kind not in models:
         able = ", ".join(name for name, other in METHODS.items() if kind in other.models)
-        problem = f"{method} is for {' and '.join(row.models)} models, and this one is {kind}"
+        problem = f"{method} is for {' and '.join(models)} models, and this one is {kind}"
         raise UsageError(problem, f"take another model, or one of {able}", field="method.type")

@@ -1,4 +1,4 @@
-"""PET and iPET: questions as texts with a gap, answers as words that fill it (Schick & Schuetze 2021, arXiv 2001.07676).
+"""PET and iPET: questions as texts with a gap, answers as words that fill it (Schick 2021, arXiv 2001.07676).
 
 Every pattern tunes models on the few labels; together they say how likely each label is for the rows without one, and
 from that the model that is kept learns to answer the rows as they are asked elsewhere. iPET: between these, models
@@ -38,9 +38,10 @@ class PetConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
     type: Literal["pet"] = Field("pet", description="Patterns with a gap on few labels, then distillation.")
     patterns: list[str] = Field(
-        min_length=1, description='Texts with {mask} and {input} (or {input1}, {instruction}, {prompt}): "{input} {mask}!"'
+        min_length=1,
+        description="Texts with {mask} and {input} (or {input1}, {instruction}, {prompt}).",
     )
-    verbalizer: dict[str, list[str]] = Field(description="Each answer and the words that mean it: {good: [great, fun]}.")
+    verbalizer: dict[str, list[str]] = Field(description="Each answer and words that mean it: {good: [great]}.")
     labels: int | None = Field(
         None, ge=0, description="Rows whose answers are used; those of the others are not looked at; default is all."
     )
@@ -52,7 +53,7 @@ class PetConfig(BaseModel):
     )
     text_weight: float = Field(1e-4, ge=0, lt=1, description="Share of the loss on the rows as plain text.")
     temperature: float = Field(2.0, gt=0, description="How soft the labels are that the kept model learns.")
-    generations: int = Field(0, ge=0, description="iPET: times that models are tuned anew on what others say; it used 3.")
+    generations: int = Field(0, ge=0, description="iPET: times that models are tuned anew; it used 3.")
     growth: float = Field(5.0, gt=1, description="iPET: how much larger each generation's training set is.")
     share: float = Field(0.25, gt=0, le=1, description="iPET: share of the other models that label a training set.")
     first: int = Field(100, ge=1, description="iPET without labels: rows for each answer that the first set takes.")
@@ -102,7 +103,10 @@ class Patterned:
 
 
 def run(job: Job, config: PetConfig) -> tuple[Loaded, FullConfig]:
-    """The model that learnt from the patterns' models, all of its weights; raises UsageError before any training for what cannot be."""
+    """The model that learnt from the patterns' models, all of its weights.
+
+    Raises UsageError before any training for rows, patterns and words that do not go together.
+    """
     base = job.fresh()
     labelled, pool = _divided(job.instances, config, job.settings.seed)
     limit = min(job.settings.max_length, base.max_positions or job.settings.max_length)
@@ -113,9 +117,7 @@ def run(job: Job, config: PetConfig) -> tuple[Loaded, FullConfig]:
     for generation in range(1, config.generations + 1):
         sets = [_labelled_by_others(found, n, generation, labelled, everyone, config, job.settings.seed)
                 for n in range(len(found))]  # fmt: skip
-        found = [
-            _member(job, base.hash, config, views, everyone, n, generation, given) for n, given in enumerate(sets)
-        ]
+        found = [_member(job, base.hash, config, views, everyone, n, generation, given) for n, given in enumerate(sets)]
     said = averaged([one["scores"] for one in found], _weights(found, config))
     taught = everyone if not config.labels else pool or labelled
     first = 0 if taught is everyone or taught is labelled else len(labelled)
@@ -124,11 +126,9 @@ def run(job: Job, config: PetConfig) -> tuple[Loaded, FullConfig]:
     return _distilled(job, taught, soft, config), FullConfig()
 
 
-def view(
-    base: Loaded, pattern: str, config: PetConfig, instances: Sequence[Instance], limit: int
-) -> list[Patterned]:
+def view(base: Loaded, pattern: str, config: PetConfig, instances: Sequence[Instance], limit: int) -> list[Patterned]:
     """Every instance in a pattern, cut at the end of its longest text where it is longer than `limit` tokens."""
-    head, gap, tail = pattern.partition("{mask}")
+    head, _, tail = pattern.partition("{mask}")
     if base.kind == "causal":
         tail = ""
         if not HOLE.search(head):
@@ -172,9 +172,7 @@ def _patterned(
             break
         longest = max(texts, key=lambda name: len(texts[name]))
         if not texts[longest]:
-            raise UsageError(
-                f"the pattern alone is longer than {limit} tokens", "shorten it", field="method.patterns"
-            )
+            raise UsageError(f"the pattern alone is longer than {limit} tokens", "shorten it", field="method.patterns")
         texts[longest] = texts[longest][: int(len(texts[longest]) * limit / len(ids) * 0.95)]
     weights = [0.0] * len(ids)
     if config.text_weight and base.kind == "causal" and start > 1:
@@ -201,9 +199,7 @@ def _texts(instance: Instance, pattern: str) -> dict[str, str]:
     return {name: found[name] for name in needed}
 
 
-def _divided(
-    instances: Sequence[Instance], config: PetConfig, seed: int
-) -> tuple[list[Instance], list[Instance]]:
+def _divided(instances: Sequence[Instance], config: PetConfig, seed: int) -> tuple[list[Instance], list[Instance]]:
     """The rows whose labels are used, and the others."""
     for instance in instances:
         file, line = instance.origin.source or None, instance.origin.row or None
@@ -357,7 +353,7 @@ def _distilled(job: Job, instances: Sequence[Instance], soft: Sequence[Sequence[
 
 
 def student_row(renderer: Renderer, instance: Instance, shares: Sequence[float]) -> tuple[Tokens, Fork]:
-    """The instance as it is asked, answered with the likeliest choice; and where the choices part, with their shares."""
+    """The instance as it is asked, answered with the likeliest choice; where choices part, with their shares."""
     from didact.closed import Fork
 
     rendered = renderer.render_all([renderer.complete(instance, choice) for choice in instance.choices])

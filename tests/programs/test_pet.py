@@ -186,10 +186,10 @@ def test_the_kept_model_answers_rows_without_labels_and_never_sees_theirs(folder
     # Other answers of the rows whose labels are not used: the same weights
     order = list(given)
     random.Random("labels/0").shuffle(order)
-    hidden = {one.id for one in order[16:]}
+    hidden = {one.origin.row for one in order[16:]}
     turned = [
         replace(one, messages=(*one.context, Message("assistant", (Part("yes", "answer"),))))
-        if one.id in hidden
+        if one.origin.row in hidden
         else one
         for one in given
     ]

@@ -9,9 +9,15 @@ from typing import Annotated, Any
 from pydantic import BaseModel, Field
 
 from didact.audit.added import AddedConfig, added
+from didact.audit.adherence import AdherenceConfig, adherence
+from didact.audit.calibration import CalibrationConfig, calibration
+from didact.audit.contamination import ContaminationConfig, contamination
+from didact.audit.domain import DomainConfig, domain
 from didact.audit.forgetting import ForgettingConfig, forgetting
 from didact.audit.gain import GainConfig, gain
 from didact.audit.kept import remembering
+from didact.audit.memorised import MemorisedConfig, memorised
+from didact.audit.refusal import RefusalConfig, refusal
 from didact.audit.sensitivity import SensitivityConfig, sensitivity
 from didact.audit.stop import StopConfig, stop
 from didact.audit.subject import Arm, Finding, Overlap, Speaker, Subject, findings_from_json, findings_to_json
@@ -26,9 +32,26 @@ PROBES: Mapping[str, tuple[type[BaseModel], Probe]] = {
     "added": (AddedConfig, added),
     "sensitivity": (SensitivityConfig, sensitivity),
     "surface": (SurfaceConfig, surface),
+    "adherence": (AdherenceConfig, adherence),
+    "calibration": (CalibrationConfig, calibration),
+    "contamination": (ContaminationConfig, contamination),
+    "domain": (DomainConfig, domain),
+    "memorised": (MemorisedConfig, memorised),
+    "refusal": (RefusalConfig, refusal),
 }
 Audit = Annotated[
-    GainConfig | StopConfig | ForgettingConfig | AddedConfig | SensitivityConfig | SurfaceConfig,
+    GainConfig
+    | StopConfig
+    | ForgettingConfig
+    | AddedConfig
+    | SensitivityConfig
+    | SurfaceConfig
+    | AdherenceConfig
+    | CalibrationConfig
+    | ContaminationConfig
+    | DomainConfig
+    | MemorisedConfig
+    | RefusalConfig,
     Field(discriminator="type"),
 ]
 

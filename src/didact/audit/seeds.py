@@ -62,3 +62,36 @@ def seed_interval(
     if span is not None:
         low, high = max(low, span[0]), min(high, span[1])
     return Interval(value, low, high, error, n, units, level)
+
+
+def gap_interval(
+    here: Floats,
+    there: Floats,
+    groups_here: Sequence[Hashable] | None = None,
+    groups_there: Sequence[Hashable] | None = None,
+    *,
+    level: float = 0.95,
+) -> Interval:
+    """Mean here minus mean there, for two sets of items that are not paired; items of one group count as one.
+
+    Welch's interval (1947) on the means of groups of items.
+    """
+    value = float(np.mean(here) - np.mean(there))
+    errors, free, units = [], [], 0
+    for values, groups in ((here, groups_here), (there, groups_there)):
+        pairs = sums_of(np.stack([np.asarray(values, float), np.ones(len(values))], axis=1), groups)
+        k, n = len(pairs), len(values)
+        units += k
+        if k < 2:
+            return Interval(value, math.nan, math.nan, math.nan, len(here) + len(there), units, level)
+        rest = pairs[:, 0] - pairs[:, 1] * float(np.mean(values))
+        errors.append(float((rest**2).sum()) / n**2 * k / (k - 1))
+        free.append(k - 1)
+    total = sum(errors)
+    if total == 0:  # nothing differs within either set: what one more item could still show
+        bound = 1 - ((1 - level) / 2) ** (1 / min(len(here), len(there)))
+        return Interval(value, value - bound, value + bound, bound / 2, len(here) + len(there), units, level)
+    freedom = total**2 / sum(error**2 / k for error, k in zip(errors, free, strict=True))
+    error = math.sqrt(total)
+    reach = t_quantile(level, freedom) * error
+    return Interval(value, value - reach, value + reach, error, len(here) + len(there), units, level)

@@ -33,7 +33,7 @@ def replaced(instance: Instance, slot: Slot, text: str) -> Instance:
 
 
 def swapped_slot(instances: Sequence[Instance], slot: Slot, seed: int, others: Sequence[Instance]) -> list[Instance]:
-    """Each instance with the slot of one of the others: an instruction of another task, an input or demonstration of another row.
+    """Each instance with a slot of one of the others: an instruction of another task, an input or demo of another row.
 
     Instructions come from a task with other answers to choose from, where there is one, else any other task. Parts are
     taken one for one as far as they go. Instances with nothing to swap for are left out.

@@ -18,7 +18,8 @@ from didact.instance import Instance, Message, Origin, Part
 from didact.methods import METHODS, suits
 from didact.methods.full import FullConfig
 from didact.methods.lora import LoraConfig
-from didact.model import Loaded, kind_in, load, load_tuned
+from didact.model import Loaded, load, load_tuned
+from didact.model_files import kind_in
 from didact.tune import TuneConfig, save, tune
 
 NAMES = ["bert", "roberta", "t5", "bart"]

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from didact.errors import UsageError, missing_extra
-from didact.model import find
-from didact.model_files import inspect
+from didact.model_files import find, inspect
 
 if TYPE_CHECKING:
     import numpy as np

@@ -65,11 +65,22 @@ CODE = {
         "llm",
         *RENDERING,
         "infer.py",
+        "trees.py",
         "embed.py",
     ),
     "card": ("stages.py", "instance.py", "curate", "card"),
     "tune": ("tuning.py", *RENDERING, *TUNING, "parallel.py"),
-    "audit": ("stages.py", "auditing.py", "arms.py", "instance.py", *RENDERING, *TUNING, "infer.py", "audit"),
+    "audit": (
+        "stages.py",
+        "auditing.py",
+        "arms.py",
+        "instance.py",
+        *RENDERING,
+        *TUNING,
+        "infer.py",
+        "trees.py",
+        "audit",
+    ),
     "report": ("stages.py", "audit"),
     "certify": ("certify", *RENDERING, *TUNING),
 }
@@ -93,7 +104,7 @@ def rendering() -> str:
 def speaking() -> str:
     """Hash of the code that decides what a tuned model says, training included."""
     root = Path(__file__).parent
-    names = ("instance.py", *RENDERING, *TUNING, "infer.py")
+    names = ("instance.py", *RENDERING, *TUNING, "infer.py", "trees.py")
     files = sorted(
         f for name in names for f in ([root / name] if (root / name).is_file() else (root / name).rglob("*.py"))
     )

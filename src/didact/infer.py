@@ -11,6 +11,7 @@ from didact import kinds
 from didact.errors import UsageError
 from didact.forward import Head, head
 from didact.instance import Instance, Message, Origin
+from didact.trees import Tree, flatten, lay, regroup, tree_of
 
 if TYPE_CHECKING:
     import torch
@@ -25,19 +26,6 @@ class Answer:
     text: str
     stopped: bool
     tokens: int
-
-
-@dataclass(frozen=True, slots=True)
-class _Tree:
-    """A prompt with its choices as branches: laid out in one row, no branch sees another."""
-
-    number: int
-    prompt: list[int]
-    branches: list[list[int]]
-
-    @property
-    def length(self) -> int:
-        return len(self.prompt) + sum(len(branch) - 1 for branch in self.branches)
 
 
 class Answerer:
@@ -194,7 +182,7 @@ class Answerer:
         for (i, _), tokens in zip(spread, rendered, strict=True):
             start, end = tokens.turns[-1]
             trees.setdefault(i, []).append((tokens.ids[:end], start))
-        forest = [_tree(i, group) for i, group in trees.items()]
+        forest = [tree_of(i, group) for i, group in trees.items()]
         longest = [tree.prompt + max(tree.branches, key=len)[:-1] for tree in forest]
         self._fit([instances[tree.number] for tree in forest], longest)
         for group in self._groups(forest):
@@ -202,8 +190,8 @@ class Answerer:
                 scores[tree.number] = values
         return scores
 
-    def _groups(self, forest: list[_Tree]) -> Iterator[list[_Tree]]:
-        group: list[_Tree] = []
+    def _groups(self, forest: list[Tree]) -> Iterator[list[Tree]]:
+        group: list[Tree] = []
         for tree in sorted(forest, key=lambda tree: tree.length):
             if group and (len(group) + 1) * tree.length > self.max_tokens:
                 yield group
@@ -212,16 +200,16 @@ class Answerer:
         if group:
             yield group
 
-    def _score(self, group: list[_Tree]) -> list[list[float]]:
+    def _score(self, group: list[Tree]) -> list[list[float]]:
         """Together where the model takes an attention mask of our own and proves it, else choice by choice."""
         if self._trees is None:
             limited = [tree for tree in group if len(tree.branches) > 1][:2]
             if limited:
-                flat, tall = _flatten(self._score_rows(limited)), _flatten(self._score_trees(limited))
+                flat, tall = flatten(self._score_rows(limited)), flatten(self._score_trees(limited))
                 self._trees = all(abs(a - b) <= 1e-3 * max(1.0, abs(a)) for a, b in zip(flat, tall, strict=True))
         return self._score_trees(group) if self._trees else self._score_rows(group)
 
-    def _score_rows(self, group: list[_Tree]) -> list[list[float]]:
+    def _score_rows(self, group: list[Tree]) -> list[list[float]]:
 
         rows = [(tree.prompt, branch) for tree in group for branch in tree.branches]
         values: list[float] = []
@@ -229,49 +217,22 @@ class Answerer:
             some = rows[start : start + self.batch_size]
             spans = [(len(prompt) - 1, len(prompt) + len(branch) - 1) for prompt, branch in some]
             values += [-nats for nats in self._nats([prompt + branch for prompt, branch in some], spans)]
-        return _regroup(values, group)
+        return regroup(values, group)
 
-    def _score_trees(self, group: list[_Tree]) -> list[list[float]]:
+    def _score_trees(self, group: list[Tree]) -> list[list[float]]:
         """One row per instance: the prompt once, then the branches, each seeing the prompt and itself."""
         import torch
 
-        group = [_Tree(tree.number, self.loaded.virtual + tree.prompt, tree.branches) for tree in group]
-        device, length = self.loaded.device, max(tree.length for tree in group)
-        ids_BT = torch.full((len(group), length), self.loaded.pad_id, dtype=torch.long)
-        positions_BT = torch.zeros(len(group), length, dtype=torch.long)
-        branch_BT = torch.full((len(group), length), -1, dtype=torch.long)  # -1 padding, 0 prompt, n the n-th branch
-        asked: list[tuple[int, int, int, int]] = []  # row, position that predicts, target, number of the choice
-        number = 0
-        for i, tree in enumerate(group):
-            n = len(tree.prompt)
-            ids_BT[i, :n], positions_BT[i, :n], branch_BT[i, :n] = torch.tensor(tree.prompt), torch.arange(n), 0
-            position = n
-            for k, branch in enumerate(tree.branches, start=1):
-                inner = len(branch) - 1
-                asked.append((i, n - 1, branch[0], number))
-                asked += [(i, position + j, branch[j + 1], number) for j in range(inner)]
-                if inner:
-                    ids_BT[i, position : position + inner] = torch.tensor(branch[:-1])
-                    positions_BT[i, position : position + inner] = torch.arange(n, n + inner)
-                    branch_BT[i, position : position + inner] = k
-                position += inner
-                number += 1
-        ids_BT, positions_BT, branch_BT = ids_BT.to(device), positions_BT.to(device), branch_BT.to(device)
-        same = (branch_BT[:, :, None] == branch_BT[:, None, :]) | (branch_BT[:, None, :] == 0)
-        causal = torch.ones(length, length, dtype=torch.bool, device=device).tril()
-        allowed = (same & causal & (branch_BT[:, None, :] >= 0)) | torch.eye(length, dtype=torch.bool, device=device)
-        mask = torch.zeros(allowed.shape, device=device).masked_fill(~allowed, torch.finfo(torch.float32).min)
-        rows_N, columns_N, targets_N, numbers_N = torch.tensor(asked, device=device).T
-        chosen_BT = torch.zeros_like(ids_BT, dtype=torch.bool)
-        chosen_BT[rows_N, columns_N] = True
-        place_BT = (
-            chosen_BT.flatten().cumsum(0).reshape(chosen_BT.shape) - 1
-        )  # branches share the prompt's last position
-        logits_NV = self._logits(ids_BT, chosen_BT, attention_mask=mask[:, None], position_ids=positions_BT)
-        picked_NV = logits_NV[place_BT[rows_N, columns_N]]
-        nats_N = torch.nn.functional.cross_entropy(picked_NV, targets_N, reduction="none")
-        values = torch.zeros(number, dtype=torch.double, device=device).index_add(0, numbers_N, -nats_N.double())
-        return _regroup(values.tolist(), group)
+        laid = lay(
+            [Tree(tree.number, self.loaded.virtual + tree.prompt, tree.branches) for tree in group],
+            self.loaded.pad_id,
+            self.loaded.device,
+        )
+        logits_NV = self._logits(
+            laid.ids_BT, laid.chosen_BT, attention_mask=laid.mask_B1TT, position_ids=laid.positions_BT
+        )
+        nats_N = torch.nn.functional.cross_entropy(logits_NV[laid.place_N], laid.targets_N, reduction="none")
+        return regroup(laid.sums(-nats_N.double()), group)
 
     # ---- plain text
 
@@ -357,18 +318,3 @@ class Answerer:
             self._head = head(self.loaded, ids_BT, chosen_BT, lambda text: None)
         with torch.inference_mode():
             return self._head(ids_BT, chosen_BT, **inputs).float()
-
-
-def _tree(number: int, group: list[tuple[list[int], int]]) -> _Tree:
-    prompt = group[0][0][: group[0][1]]
-    assert all(ids[:start] == prompt for ids, start in group), "choices of one instance share their prompt"
-    return _Tree(number, prompt, [ids[start:] for ids, start in group])
-
-
-def _flatten(values: list[list[float]]) -> list[float]:
-    return [value for row in values for value in row]
-
-
-def _regroup(values: list[float], group: list[_Tree]) -> list[list[float]]:
-    rest = iter(values)
-    return [[next(rest) for _ in tree.branches] for tree in group]

@@ -15,8 +15,8 @@ from didact.conversation import PLAIN, plain_template, text_to_text_template
 from didact.disk import flush, room
 from didact.errors import UsageError, missing_extra
 from didact.instance import digest
-from didact.kinds import Kind, decoder_start, kind_of
-from didact.model_files import inspect, read_json
+from didact.kinds import Kind, decoder_start
+from didact.model_files import find, inspect, kind_in, read_json, sums_of
 from didact.render import Renderer
 
 if TYPE_CHECKING:
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
     from didact.methods.attached import Attached
 
-HUB_FILES = ("*.json", "*.safetensors", "*.jinja", "tokenizer.model", "merges.txt", "vocab.txt")
 TOLERANCE = 1e-4
 
 
@@ -117,7 +116,7 @@ def load(name: str, *, chat_template: str | None = None, device: str = "auto", t
             file=folder,
         )
     model.to(_device(device)).eval()
-    weights = _sums(folder)
+    weights = sums_of(folder)
     hashed = _hash(folder, renderer, weights)
     loaded = Loaded(model, tokenizer, renderer, name, hashed, folder, kind, digest(weights, 64))
     kept = beside(folder)
@@ -132,29 +131,6 @@ def load_tuned(folder: Path, device: str = "auto") -> Loaded:
     if not folder.exists() and old.exists():
         old.rename(folder)
     return load(str(folder), device=device)
-
-
-def find(name: str, files: Sequence[str] = HUB_FILES) -> Path:
-    """The local folder of a model; of a hub id such files are downloaded (by default safetensors and text)."""
-    if name == "starter":
-        from didact.starter import base_folder
-
-        return Path(base_folder())
-    path = Path(name).expanduser()
-    if path.is_dir():
-        return path
-    if path.exists():
-        raise UsageError("this is a file, not a model folder", "name the folder that holds config.json", file=path)
-    if name.count("/") != 1 or name.startswith((".", "/", "~")):
-        raise UsageError(f'there is no model "{name}"', 'use "starter", a folder, or a hub id such as Qwen/Qwen3-0.6B')
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    try:
-        return Path(snapshot_download(name, allow_patterns=list(files)))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        problem = f'the model "{name}" could not be fetched: {str(error).splitlines()[0]}'
-        raise UsageError(problem, "check the name and the network, or name a local folder") from error
 
 
 def save(
@@ -194,7 +170,7 @@ def save(
             _write(loaded, stage)
             again = replace(loaded, model=_weights(stage, loaded.kind).to(loaded.device).eval(), attached=None)
             if adapter is not None:
-                again.weights = digest(_sums(stage), 64)
+                again.weights = digest(sums_of(stage), 64)
                 attached.seal(stage / attached.FOLDER, again.weights)
                 if attached.beside(stage) is not None:
                     attached.read(again, stage / attached.FOLDER)
@@ -275,25 +251,6 @@ def _weights(folder: Path, kind: Kind = "causal") -> PreTrainedModel:
     return model
 
 
-def kind_in(folder: Path) -> Kind:
-    """How the model writes; refuses what transformers does not know, and what is no language model."""
-    from transformers import __version__
-    from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
-
-    config, path = read_json(folder / "config.json"), folder / "config.json"
-    kind, classes = config.get("model_type"), [str(name) for name in config.get("architectures") or ()]
-    if kind not in CONFIG_MAPPING_NAMES:
-        problem = f'transformers {__version__} does not know the architecture "{kind}"'
-        fix = "pip install -U transformers, or take a model of an architecture it has"
-        raise UsageError(problem, fix, file=path, field="model_type")
-    found = kind_of(config)
-    if found is None:
-        problem = f'"{classes[0] if classes else kind}" is no language model'
-        fix = "take a causal, a masked or an encoder-decoder language model"
-        raise UsageError(problem, fix, file=path, field="model_type")
-    return found
-
-
 def _complete(tokenizer: PreTrainedTokenizerBase, kind: Kind, folder: Path) -> None:
     """What BERT calls [CLS] and [SEP] begins and ends a row; a model without a chat template reads plain text."""
     if tokenizer.eos_token is None:
@@ -337,20 +294,9 @@ def _device(device: str) -> str:
     return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
-def _sums(folder: Path) -> list[str]:
-    """Of each file of weights."""
-    import hashlib
-
-    sums = []
-    for path in sorted(folder.glob("*.safetensors")):
-        with path.open("rb") as handle:
-            sums.append(hashlib.file_digest(handle, "sha256").hexdigest())
-    return sums
-
-
 def _hash(folder: Path, renderer: Renderer, weights: Sequence[str]) -> str:
     """Of config.json, the renderer, the weights, and what is attached to them."""
     from didact.methods.attached import FOLDER, beside
 
-    added = _sums(folder / FOLDER) if beside(folder) is not None else []
+    added = sums_of(folder / FOLDER) if beside(folder) is not None else []
     return digest([read_json(folder / "config.json"), renderer.hash, [*weights, *added]], 64)

@@ -1,18 +1,43 @@
-"""What the folder of a model holds, looked at before anything of it is loaded: whole, and without code of its own."""
+"""The folder of a model, found and looked at before anything of it is loaded: whole, known, no code of its own."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from didact.errors import UsageError
+from didact.kinds import Kind, kind_of
 
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 HARMLESS = frozenset(
     {"_name_or_path", "_commit_hash", "_from_model_config", "_diffusers_version", "_remove_final_layer_norm"}
 )
+HUB_FILES = ("*.json", "*.safetensors", "*.jinja", "tokenizer.model", "merges.txt", "vocab.txt")
+
+
+def find(name: str, files: Sequence[str] = HUB_FILES) -> Path:
+    """The local folder of a model; of a hub id such files are downloaded (by default safetensors and text)."""
+    if name == "starter":
+        from didact.starter import base_folder
+
+        return Path(base_folder())
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return path
+    if path.exists():
+        raise UsageError("this is a file, not a model folder", "name the folder that holds config.json", file=path)
+    if name.count("/") != 1 or name.startswith((".", "/", "~")):
+        raise UsageError(f'there is no model "{name}"', 'use "starter", a folder, or a hub id such as Qwen/Qwen3-0.6B')
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=list(files)))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        problem = f'the model "{name}" could not be fetched: {str(error).splitlines()[0]}'
+        raise UsageError(problem, "check the name and the network, or name a local folder") from error
 
 
 def inspect(folder: Path) -> None:
@@ -59,3 +84,33 @@ def _walk(data: Any) -> Iterator[tuple[str, Any]]:
     elif isinstance(data, list):
         for value in data:
             yield from _walk(value)
+
+
+def kind_in(folder: Path) -> Kind:
+    """How the model writes; refuses what transformers does not know, and what is no language model."""
+    from transformers import __version__
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+
+    config, path = read_json(folder / "config.json"), folder / "config.json"
+    kind, classes = config.get("model_type"), [str(name) for name in config.get("architectures") or ()]
+    if kind not in CONFIG_MAPPING_NAMES:
+        problem = f'transformers {__version__} does not know the architecture "{kind}"'
+        fix = "pip install -U transformers, or take a model of an architecture it has"
+        raise UsageError(problem, fix, file=path, field="model_type")
+    found = kind_of(config)
+    if found is None:
+        problem = f'"{classes[0] if classes else kind}" is no language model'
+        fix = "take a causal, a masked or an encoder-decoder language model"
+        raise UsageError(problem, fix, file=path, field="model_type")
+    return found
+
+
+def sums_of(folder: Path) -> list[str]:
+    """The hash of each file of weights."""
+    import hashlib
+
+    sums = []
+    for path in sorted(folder.glob("*.safetensors")):
+        with path.open("rb") as handle:
+            sums.append(hashlib.file_digest(handle, "sha256").hexdigest())
+    return sums

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from didact.errors import UsageError, missing_extra
-from didact.model import find
+from didact.model_files import find
 
 Count = Callable[[str], int]
 FILES = ("tokenizer*", "special_tokens_map.json", "vocab.*", "merges.txt", "config.json")  # no weights

@@ -36,7 +36,7 @@ def _method(run: Run) -> Done:
     from didact.fit import fit
     from didact.methods.attached import try_on
     from didact.methods.virtual import longest_row
-    from didact.model import find
+    from didact.model_files import find
     from didact.tune import save
     from didact.tune import tune as train
 

@@ -60,7 +60,8 @@ def try_on(folder: Path, method: Any) -> tuple[int, int]:
     import torch
     from transformers import AutoConfig
 
-    from didact.model import head_of, kind_in
+    from didact.model import head_of
+    from didact.model_files import kind_in
 
     kind = kind_in(folder)
     suits(method.type, kind)

@@ -87,7 +87,7 @@ def _method(run: Run) -> Done:
 def _program(run: Run) -> Done:
     """Several trainings, the last of which is reported step by step."""
     from didact.methods import suits
-    from didact.model import find, kind_in
+    from didact.model_files import find, kind_in
     from didact.programmed import follow
     from didact.programs import PROGRAMS
     from didact.tune import save

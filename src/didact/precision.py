@@ -62,6 +62,8 @@ def _copy(weight: torch.nn.Parameter, halves: dict[torch.nn.Parameter, torch.Ten
         else:
             weight.grad += copy.grad
         copy.grad = None
+        for hook in list((weight._post_accumulate_grad_hooks or {}).values()):  # as if it had arrived there itself
+            hook(weight)
 
     copy.register_post_accumulate_grad_hook(move)  # type: ignore[no-untyped-call]
     return copy

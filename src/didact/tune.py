@@ -21,7 +21,7 @@ from didact import checkpoint, memory
 from didact.errors import Interrupted, UsageError
 from didact.forward import Objective
 from didact.methods import METHODS
-from didact.methods.attached import stays, write
+from didact.methods.attached import merge, stays, write
 from didact.pack import best_fit, by_length, step_rows
 from didact.prepare import Prepared, activation_checkpointing, prepare
 from didact.ranks import ALONE, Ranks, gathered
@@ -188,8 +188,12 @@ def _step(
     rate = run.peak * _schedule(step, run.steps, config)
     for group in run.optimizer.param_groups:
         group["lr"] = rate
-    loss = _backward(run, loaded, data, step, rows)
-    norm = _gradient_norm(run.trained.values(), config.clip)
+    sweep = getattr(run.optimizer, "sweep", None)  # of an optimiser that moves the weights within the backward
+    if sweep is not None:
+        loss, norm = sweep(lambda: _backward(run, loaded, data, step, rows), config.clip)
+    else:
+        loss = _backward(run, loaded, data, step, rows)
+        norm = _gradient_norm(run.trained.values(), config.clip)
     if not math.isfinite(norm):
         raise _not_finite("gradient", step, data, rows)
     run.optimizer.step()
@@ -203,7 +207,13 @@ def _backward(run: Prepared, loaded: Loaded, data: Sequence[Tokens], step: int, 
     What does not fit in memory is begun again in smaller pieces, which changes nothing; a row is not cut.
     """
     weight, longest = sum(sum(data[row].weights) for row in rows), max(run.lengths[row] for row in rows)
-    cut = best_fit if run.forward.packed else by_length
+    cut: Callable[[Sequence[int], Sequence[int], int], list[list[int]]] = best_fit if run.forward.packed else by_length
+    if hasattr(run.optimizer, "sweep"):
+        tokens = sum(run.lengths[row] for row in rows) if run.forward.packed else len(rows) * longest
+        if tokens > run.max_tokens or run.ranks.count > 1:
+            problem = f"this method takes a step in one piece, and step {step + 1} has {tokens} tokens"
+            raise UsageError(problem, f"tune.max_tokens: {tokens}, or a smaller tune.batch_size; one process")
+        cut, longest = (cut if run.forward.packed else lambda some, lengths, most: [list(some)]), run.max_tokens
     while True:
         try:
             shares = run.ranks.share(rows, run.lengths, lambda some: cut(some, run.lengths, run.max_tokens))
@@ -235,14 +245,14 @@ def save(loaded: Loaded, method: Any, folder: Path) -> None:
     """Write the tuned model to `folder`: merged weights, and the adapter in `folder/adapter` where there is one."""
     from didact import model as models
 
-    merge = METHODS[method.type].merge
+    merges = METHODS[method.type].merge is not None
     base = str(loaded.folder.resolve()) if loaded.name == "starter" else loaded.name
     kept = METHODS[method.type].save is not None or stays(loaded)
     models.save(
         loaded,
         folder,
         adapter=(lambda place: write(loaded, base, place)) if kept else None,
-        merge=None if merge is None else lambda: merge(loaded.model),
+        merge=(lambda: merge(loaded)) if merges else None,
     )
 
 

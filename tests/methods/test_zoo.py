@@ -34,6 +34,8 @@ SETTINGS: dict[str, list[dict[str, Any]]] = {  # what differs from the defaults,
         {"rank": 4, "start": "pissa"},
         {"rank": 4, "start": "pissa", "rslora": True},
     ],
+    "qlora": [{"rank": 4}],
+    "lomo": [{}],
     "bitfit": [{"add": True}],
     "ia3": [{}],
     "adapter": [{"size": 4}, {"size": 4, "places": "pfeiffer"}],
@@ -41,7 +43,7 @@ SETTINGS: dict[str, list[dict[str, Any]]] = {  # what differs from the defaults,
     "p_tuning": [{"length": 5, "hidden": 16}],
     "prefix": [{"length": 5, "hidden": 16}, {"length": 5, "hidden": 0}],
 }
-RATES = {"full": 2e-3, "lora": 1e-2, "prompt": 3e-1, "prefix": 5e-2, "p_tuning": 3e-2}
+RATES = {"full": 2e-3, "lomo": 3e-1, "lora": 1e-2, "prompt": 3e-1, "prefix": 5e-2, "p_tuning": 3e-2}
 Folders = Callable[[tuple[str, bool]], Path]
 KINDS = ["llama", "qwen3", "gpt2", "opt", "gpt_neox"]
 MODELS = [(kind, tied) for kind in KINDS for tied in (True, False)]
@@ -115,7 +117,7 @@ def test_it_trains_what_it_says_learns_and_survives_saving(
     trained = {places.base_name(n) for n, w in loaded.model.named_parameters() if w.requires_grad}
     assert result.trainable == plain[0] == sum(w.numel() for w in loaded.model.parameters() if w.requires_grad)
     assert plain[1] == result.parameters
-    tied = {"lm_head.weight", "embed_out.weight"} if name == "full" else set()
+    tied = {"lm_head.weight", "embed_out.weight"} if name in ("full", "lomo") else set()
     assert {n for n in start if start[n] != end[n]} <= trained | tied
     assert start.keys() == end.keys()
     assert any(start[n] != end[n] for n in trained)

@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field
 
 from didact.errors import UsageError
 from didact.kinds import KINDS, Kind
-from didact.methods import adapter, bitfit, full, ia3, lora, p_tuning, prefix, prompt
+from didact.methods import adapter, bitfit, full, ia3, lomo, lora, p_tuning, prefix, prompt, qlora
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -54,6 +54,22 @@ METHODS: dict[str, Method] = {
         merge=lora.merge,
         save=lora.save,
         read=lora.read,
+    ),
+    "qlora": Method(
+        qlora.QloraConfig,
+        qlora.attach,
+        qlora.rate,
+        "large models: the base in 4 bits",
+        "Dettmers 2023",
+        save=qlora.save,
+    ),
+    "lomo": Method(
+        lomo.LomoConfig,
+        lomo.attach,
+        lomo.rate,
+        "every weight in the memory of inference, nearly",
+        "Lv 2023",
+        optimizer=lomo.optimizer,
     ),
     "adapter": Method(
         adapter.AdapterConfig, adapter.attach, adapter.rate, "many tasks on one base, as good as full", "Houlsby 2019"
@@ -102,6 +118,8 @@ MethodConfig = Annotated[
     full.FullConfig
     | bitfit.BitfitConfig
     | lora.LoraConfig
+    | qlora.QloraConfig
+    | lomo.LomoConfig
     | adapter.AdapterConfig
     | ia3.Ia3Config
     | prompt.PromptConfig

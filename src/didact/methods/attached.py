@@ -110,6 +110,19 @@ def _take_off(loaded: Loaded) -> None:
     loaded.attached = None
 
 
+def merge(loaded: Loaded) -> None:
+    """Fold what is attached into the base's weights; UsageError where that cannot be, or would change nothing."""
+    assert loaded.attached is not None
+    name = loaded.attached.method.type
+    fold = METHODS[name].merge
+    if _rounded(loaded.model):
+        problem = "the base is kept in 4 bits, and what was trained cannot be merged into that"
+        raise UsageError(problem, "keep the adapter beside it, or tune with method.type lora to merge")
+    if fold is None:
+        raise UsageError(f"{name} does not merge", "keep it beside its base")
+    fold(loaded.model)
+
+
 # ---- on disk
 
 

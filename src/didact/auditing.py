@@ -59,7 +59,14 @@ def subject_of(run: Run, shelf: Answers) -> Subject:
         ask=lambda conversations, teacher: _ask(run, conversations, teacher),
         folders=(str(run.model_name()), str(run.path / "tuned")),
         epochs=run.recipe.tune.epochs,
+        seconds_per_instance=_cost(run, len(kept)),
     )
+
+
+def _cost(run: Run, instances: int) -> float:
+    """Seconds that training took for each instance each time, loading and saving included."""
+    seconds = run.journal.get("stages", {}).get("tune", {}).get("seconds", 0.0)
+    return float(seconds) / max(1.0, instances * run.recipe.tune.epochs)
 
 
 def _retrain(run: Run, arm: Arm) -> Speaker:

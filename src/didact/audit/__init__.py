@@ -15,10 +15,14 @@ from didact.audit.contamination import ContaminationConfig, contamination
 from didact.audit.domain import DomainConfig, domain
 from didact.audit.forgetting import ForgettingConfig, forgetting
 from didact.audit.gain import GainConfig, gain
+from didact.audit.imitation import ImitationConfig, imitation
 from didact.audit.kept import remembering
 from didact.audit.memorised import MemorisedConfig, memorised
+from didact.audit.quality import QualityConfig, quality
 from didact.audit.refusal import RefusalConfig, refusal
 from didact.audit.sensitivity import SensitivityConfig, sensitivity
+from didact.audit.size import SizeConfig, size
+from didact.audit.source import SourceConfig, source
 from didact.audit.stop import StopConfig, stop
 from didact.audit.subject import Arm, Finding, Overlap, Speaker, Subject, findings_from_json, findings_to_json
 from didact.audit.surface import SurfaceConfig, surface
@@ -38,6 +42,10 @@ PROBES: Mapping[str, tuple[type[BaseModel], Probe]] = {
     "domain": (DomainConfig, domain),
     "memorised": (MemorisedConfig, memorised),
     "refusal": (RefusalConfig, refusal),
+    "imitation": (ImitationConfig, imitation),
+    "quality": (QualityConfig, quality),
+    "size": (SizeConfig, size),
+    "source": (SourceConfig, source),
 }
 Audit = Annotated[
     GainConfig
@@ -51,7 +59,11 @@ Audit = Annotated[
     | ContaminationConfig
     | DomainConfig
     | MemorisedConfig
-    | RefusalConfig,
+    | RefusalConfig
+    | ImitationConfig
+    | QualityConfig
+    | SizeConfig
+    | SourceConfig,
     Field(discriminator="type"),
 ]
 

@@ -104,7 +104,10 @@ def _text(subject: Subject) -> Interval | None:
 
 def _category(changes: dict[bool, Interval], text: Interval | None, smallest: float) -> str:
     inside, outside = standing(changes[True], smallest), changes.get(False)
+    cost = (outside is not None and outside.high < 0) or (text is not None and text.low > 0.1)
     if inside != "more":
+        if cost and inside != "less":
+            return "a cost outside without a gain inside"
         return "a loss inside the domain" if inside == "less" else "no gain inside the domain is shown"
     found = None if outside is None else standing(outside, smallest)
     if found == "less" or (text is not None and text.low > 0.1):

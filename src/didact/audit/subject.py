@@ -74,7 +74,8 @@ class Subject:
     """What is audited: a model before and after tuning, and the data that were kept from it and given to it.
 
     heldout carry the tag `level`; left_out more were longer than the model reads. texts are plain prose never tuned on;
-    folders: where base and tuned lie on disk; epochs: how often training sees each instance.
+    folders: where base and tuned lie on disk; epochs: how often training sees each
+    instance; seconds_per_instance: what one costs each time, 0 if not known.
 
     What a probe may ask of the run, each None where it cannot: retrain tunes the base anew as an arm says, key
     names what decides an arm's answers; overlap finds what held-out instances share with training ones (words in a row,
@@ -101,6 +102,7 @@ class Subject:
     ask: Callable[[Sequence[Sequence[Message]], str], Sequence[str | None]] | None = None
     folders: tuple[str, str] = ("", "")
     epochs: float = 1.0
+    seconds_per_instance: float = 0.0
 
     def readable(self, instances: Sequence[Instance]) -> list[bool]:
         """Which prompts the model can read with room for an answer."""

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from didact import loss
+from didact.precision import bf16
 
 
 def made(dtype: torch.dtype, bias: bool) -> tuple[torch.Tensor, torch.nn.Linear, torch.Tensor, torch.Tensor]:
@@ -67,3 +68,62 @@ def test_bf16_loses_little_and_a_hopeless_token_stays_finite() -> None:
     far = torch.nn.Linear(1, 2, bias=False)
     far.weight.data[:] = torch.tensor([[500.0], [-500.0]])
     assert loss.cross_entropy(torch.ones(1, 1), far, torch.tensor([1]), torch.ones(1)).item() == pytest.approx(1000)
+
+
+class Half(torch.nn.Module):
+    """A head that `precision.bf16` makes bf16."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.head = torch.nn.Linear(16, 50, bias=False)
+
+
+@pytest.mark.parametrize("piece", [1 << 28, 500])
+def test_the_gradient_of_a_bf16_head_is_summed_in_fp32(piece: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Over pieces, in the memory of the fp32 weight; of later micro-batches it is added."""
+    monkeypatch.setattr(loss, "PIECE", piece)
+    monkeypatch.setattr(loss, "ROWS", 7)
+    hidden, _, labels, weights = made(torch.float32, False)
+    hidden = hidden.detach().bfloat16()
+    model = Half()
+    exact, kept = model.head.weight, set[int]()
+    with bf16(model) as refresh:
+        for _ in range(3):
+            one = torch.nn.Linear(16, 50, bias=False, dtype=torch.float64)
+            one.weight.data = model.head.weight.detach().double()
+            loss.cross_entropy(hidden.double(), one, labels, weights).backward()
+            for times in (1, 2):
+                loss.cross_entropy(hidden, model.head, labels, weights).backward()
+                assert exact.grad is not None
+                assert exact.grad.dtype == torch.float32
+                gap = (exact.grad - times * one.weight.grad).norm() / (times * one.weight.grad).norm()
+                assert gap < 4e-3  # bf16 keeps 8 bits of each product
+            kept.add(exact.grad.data_ptr())
+            exact.grad = None
+            refresh()
+    assert len(kept) == 1
+
+
+def test_two_losses_before_their_backward_do_not_share_memory() -> None:
+    hidden, _, labels, weights = made(torch.float32, False)
+    hidden = hidden.detach().bfloat16()
+    model = Half()
+    exact = model.head.weight
+    with bf16(model):
+        first, second = (loss.cross_entropy(hidden, model.head, labels, scale * weights) for scale in (1.0, 10.0))
+        first.backward()
+        alone = exact.grad.clone()
+        second.backward()
+        assert (exact.grad - 11 * alone).norm() < 0.01 * exact.grad.norm()
+
+
+def test_memory_that_was_lent_in_vain_is_lent_again_in_the_next_step() -> None:
+    hidden, _, labels, weights = made(torch.float32, False)
+    model = Half()
+    with bf16(model) as refresh:
+        sums = model.head.weight.exact
+        loss.cross_entropy(hidden.detach().bfloat16(), model.head, labels, weights)  # and no backward
+        assert sums.lend() is None
+        refresh()
+        assert sums.lend() is not None

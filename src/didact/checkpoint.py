@@ -21,6 +21,10 @@ from didact.ranks import sharded_like
 if TYPE_CHECKING:
     import torch
 
+    from didact.adamw import AdamW
+
+    Optimizer = AdamW | torch.optim.Optimizer
+
 NAME = re.compile(r"step-(\d{8})")
 TENSORS, STATE, MANIFEST = "tensors.safetensors", "state.json", "manifest.json"
 KEEP = 2  # the newest, and one good one should the newest turn out damaged
@@ -89,7 +93,7 @@ def latest(folder: Path) -> Checkpoint | None:
     return Checkpoint(0, {}, {}, tuple(skipped)) if skipped else None
 
 
-def tensors_of(trained: dict[str, torch.nn.Parameter], optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+def tensors_of(trained: dict[str, torch.nn.Parameter], optimizer: Optimizer) -> dict[str, torch.Tensor]:
     """All that moves in a run: trained weights, optimiser state, random numbers; sharded ones as they are."""
     import torch
 
@@ -103,7 +107,7 @@ def tensors_of(trained: dict[str, torch.nn.Parameter], optimizer: torch.optim.Op
     return tensors
 
 
-def restore(trained: dict[str, torch.nn.Parameter], optimizer: torch.optim.Optimizer, found: Checkpoint) -> None:
+def restore(trained: dict[str, torch.nn.Parameter], optimizer: Optimizer, found: Checkpoint) -> None:
     """Put back what `tensors_of` took."""
     import torch
 
@@ -115,6 +119,8 @@ def restore(trained: dict[str, torch.nn.Parameter], optimizer: torch.optim.Optim
         if kind == "optimizer":
             name, _, entry = rest.rpartition("/")
             weight = trained[name]
+            if entry == "seen" and hasattr(weight, "placements"):
+                continue  # sharded, its gradient is whole
             optimizer.state[weight][entry] = value if entry == "step" else sharded_like(value, weight)
     torch.set_rng_state(found.tensors["rng/cpu"])
     if "rng/cuda" in found.tensors and torch.cuda.is_available():

@@ -22,6 +22,7 @@ READING = (
 )  # fmt: skip
 RENDERING = ("calling.py", "scaffold.py", "conversation.py", "spans.py", "render.py", "fit.py")
 TUNING = (
+    "adamw.py",
     "attention.py",
     "kinds.py",
     "pack.py",

@@ -25,6 +25,7 @@ from didact.render import Tokens
 if TYPE_CHECKING:
     import torch
 
+    from didact.adamw import AdamW
     from didact.model import Loaded
     from didact.tune import TuneConfig
 
@@ -39,7 +40,7 @@ class Prepared:
 
     data: Sequence[Tokens]
     trained: dict[str, torch.nn.Parameter]
-    optimizer: torch.optim.Optimizer
+    optimizer: AdamW | torch.optim.Optimizer
     forward: Forward
     precision: Precision
     lengths: list[int]
@@ -184,14 +185,18 @@ def _fingerprint(
 
 def _adamw(
     trained: dict[str, torch.nn.Parameter], peak: float, config: TuneConfig, device: torch.device
-) -> torch.optim.Optimizer:
-    """AdamW (Loshchilov 2019, arXiv 1711.05101); vectors are not decayed."""
+) -> AdamW | torch.optim.Optimizer:
+    """AdamW; torch's class for what only it can move: shards, and weights on other devices. Vectors are not decayed."""
     import torch
 
+    from didact.adamw import BETAS, AdamW
+
+    if device.type == "cpu" and not any(hasattr(weight, "placements") for weight in trained.values()):
+        return AdamW(list(trained.values()), peak, config.weight_decay)
     matrices = [p for p in trained.values() if p.ndim >= 2]
     vectors = [p for p in trained.values() if p.ndim < 2]
     groups = [{"params": matrices, "weight_decay": config.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
-    return torch.optim.AdamW([g for g in groups if g["params"]], lr=peak, betas=(0.9, 0.99), fused=True)
+    return torch.optim.AdamW([g for g in groups if g["params"]], lr=peak, betas=BETAS, fused=True)
 
 
 def _too_large(loaded: Loaded, method: Any, config: TuneConfig, longest: int) -> UsageError:

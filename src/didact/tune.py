@@ -167,10 +167,13 @@ def tune(
 @contextmanager
 def _computing(run: Prepared, loaded: Loaded) -> Iterator[Callable[[], None]]:
     """The model ready for steps; gives what is to be called after each of them."""
+    from didact.adamw import AdamW, by_rows
     from didact.forward import compiled
     from didact.precision import bf16
 
     with run.forward.on(loaded), ExitStack() as stack:
+        if isinstance(run.optimizer, AdamW):
+            stack.enter_context(by_rows(loaded.model))
         refresh = (
             stack.enter_context(bf16(loaded.model))
             if run.precision == "bf16" and run.ranks.count == 1
@@ -272,7 +275,15 @@ def _schedule(step: int, steps: int, config: TuneConfig) -> float:
 def _gradient_norm(weights: Any, clip: float) -> float:
     import torch
 
-    gradients = [weight.grad for weight in weights if weight.grad is not None]
+    from didact.adamw import summed
+
+    gradients = list[torch.Tensor]()
+    for weight in weights:
+        if weight.grad is not None and weight.grad.is_sparse:
+            weight.grad = summed(weight.grad)
+            gradients.append(weight.grad.values())
+        elif weight.grad is not None:
+            gradients.append(weight.grad)
     norm = torch.nn.utils.get_total_norm(gradients)
     value = float(gathered(norm))
     if clip and math.isfinite(value) and value > clip:

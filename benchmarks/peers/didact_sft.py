@@ -8,7 +8,8 @@ os.environ.update(HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
 from dataclasses import replace
 from pathlib import Path
 C.threads()
-from didact import tune as engine
+from didact import lean, prepare, tune as engine
+lean.own_process()  # as the command line says of itself
 from didact.instance import Instance, Message, Origin, Part
 from didact.methods.full import FullConfig
 from didact.methods.lora import LoraConfig
@@ -27,8 +28,8 @@ def instance(row, i):
 instances = [instance(row, i) for i, row in enumerate(C.rows(a.data, a.n, a.skip), 1)]
 data = [replace(t, ids=t.ids[:a.max_len], weights=t.weights[:a.max_len]) for t in loaded.renderer.render_all(instances)]
 if a.no_share:
-    settle = engine.settle
-    engine.settle = lambda *x: replace(settle(*x), share=False)
+    settle = prepare.settle
+    prepare.settle = lambda *x: replace(settle(*x), share=False)
 settings = dict(epochs=1, batch_size=a.batch, max_tokens=a.max_tokens, max_length=a.max_len, learning_rate=a.lr, schedule="constant",
                 warmup=0, clip=0, precision=a.dtype, seed=a.seed)
 if a.compile: settings["compile"] = True

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
+from didact import lean
 from didact.errors import Interrupted, UsageError
 from didact.starter_commands import app as starter
 
@@ -267,6 +268,7 @@ def main() -> NoReturn:
     """The command line. Exit codes: 0 done, 2 something to mend, 130 and 143 stopped by Ctrl-C and SIGTERM."""
     # Threads that wait by spinning make torch ten times slower as soon as another program wants the cores.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    lean.own_process()
     try:
         code = app(standalone_mode=False, prog_name="didact")
         sys.exit(code if isinstance(code, int) else 0)

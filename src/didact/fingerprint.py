@@ -23,6 +23,8 @@ READING = (
 RENDERING = ("calling.py", "scaffold.py", "conversation.py", "spans.py", "render.py", "fit.py")
 TUNING = (
     "adamw.py",
+    "direct.py",
+    "lean.py",
     "attention.py",
     "kinds.py",
     "pack.py",

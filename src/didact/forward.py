@@ -12,7 +12,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from didact import attention, kinds
+from didact import attention, kinds, lean
 from didact.pack import Batch, batch, flat, shared_beginnings
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ Precision = Literal["fp32", "bf16"]
 Head = Callable[..., "torch.Tensor"]  # ids_BT, chosen_BT, other inputs of the model -> logits_NV
 MUST_GAIN = 1.3  # bf16 rounds: it must pay
 SAMPLE_TOKENS = 512
+PROOF_TOKENS, PROOF_READS = 40, 8  # of each row on which a pass is proved
 NEAR = 3e-5  # largest difference of equal logits in fp32, of the largest logit
 FAULTS = (AttributeError, IndexError, KeyError, NotImplementedError, RuntimeError, TypeError, ValueError)
 
@@ -161,7 +162,8 @@ def settle(
     if loaded.kind != "causal":
         say("one sequence per row: packing is for models that write from left to right")
         return Forward()
-    rows, plain = sample(data), Forward()
+    data, plain = [_short(data[row]) for row in sample(data)], Forward()
+    rows = range(len(data))
     # computed again in the backward, the last layer would be that of every position
     again = any(getattr(module, "gradient_checkpointing", False) for module in loaded.model.modules())
     again = again and getattr(tail.last(loaded.model), "gradient_checkpointing", True)
@@ -179,6 +181,14 @@ def settle(
         found = replace(found, share=False)  # rows would share one draw of what is dropped
         say("shared beginnings are computed for each row: with dropout each draws for itself")
     return found
+
+
+def _short(tokens: Tokens) -> Tokens:
+    """The beginning of a row, with tokens that are read: it tells as well whether rows see each other."""
+    if len(tokens.ids) <= PROOF_TOKENS:
+        return tokens
+    weights = [0.0] * (PROOF_TOKENS - PROOF_READS) + [1.0] * PROOF_READS
+    return replace(tokens, ids=tokens.ids[:PROOF_TOKENS], weights=weights)
 
 
 def dropout(loaded: Loaded) -> bool:
@@ -270,6 +280,7 @@ def compiled(model: torch.nn.Module) -> Iterator[None]:
     """The layers of the model compiled, its attention left as it is: the shapes of its groups change in every batch."""
     import torch
 
+    lean.tell_compiler()
     layers: list[torch.nn.Module] = max(
         (list(module) for module in model.modules() if isinstance(module, torch.nn.ModuleList)), key=len, default=[]
     )

@@ -11,7 +11,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from didact import lean
 from didact.conversation import PLAIN, plain_template, text_to_text_template
+from didact.direct import direct
 from didact.disk import flush, room
 from didact.errors import UsageError, missing_extra
 from didact.instance import digest
@@ -85,10 +87,15 @@ def load(name: str, *, chat_template: str | None = None, device: str = "auto", t
     Raises UsageError in one line for whatever is missing, unsafe or does not fit.
     """
     try:
-        import torch  # noqa: F401
-        import transformers
+        with lean.imports():
+            return _load(name, chat_template, device, turns)
     except ImportError as error:
         raise missing_extra(str(error.name), "tune") from error
+
+
+def _load(name: str, chat_template: str | None, device: str, turns: str) -> Loaded:
+    import transformers
+
     transformers.utils.logging.disable_progress_bar()
     from didact.methods.attached import beside, read
 
@@ -237,6 +244,9 @@ def _weights(folder: Path, kind: Kind = "causal") -> PreTrainedModel:
     import torch
     from safetensors import SafetensorError
 
+    mapped = direct(folder, head_of(kind))
+    if mapped is not None:
+        return mapped
     try:
         model, info = head_of(kind).from_pretrained(
             folder, dtype=torch.float32, use_safetensors=True, local_files_only=True, output_loading_info=True

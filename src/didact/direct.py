@@ -30,7 +30,7 @@ def direct(folder: Path, head: Any) -> PreTrainedModel | None:
             return None
         found: dict[str, torch.Tensor] = {}
         for path in sorted(folder.glob("*.safetensors")):
-            with safe_open(path, framework="pt") as file:  # type: ignore[no-untyped-call]
+            with safe_open(path, framework="pt") as file:
                 found |= {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118 - no dictionary
         with uninitialised():
             model: PreTrainedModel = head.from_config(config, dtype=torch.float32)

@@ -15,7 +15,7 @@ from didact.errors import UsageError
 from didact.forward import Forward, Objective, Precision, measure, settle
 from didact.instance import digest
 from didact.kinds import cost
-from didact.methods import METHODS
+from didact.methods import row_of
 from didact.methods.attached import attach
 from didact.methods.virtual import begun, longest_row
 from didact.pack import heaviest, steps_per_epoch
@@ -76,7 +76,7 @@ def prepare(
     _inspect(loaded, data, longest_row(loaded, method, config.max_length))
     torch.manual_seed(config.seed)
     parameters = sum(weight.numel() for weight in loaded.model.parameters())
-    row = METHODS[method.type]
+    row = row_of(method.type)
     given, data = data, begun(data, attach(loaded, method).virtual)
     if config.activation_checkpointing:
         activation_checkpointing(loaded.model, "enable", {"use_reentrant": False})

@@ -22,12 +22,13 @@ from didact.llm import BudgetConfig, LocalConfig, TeacherConfig
 from didact.methods import MethodConfig
 from didact.methods.lora import LoraConfig
 from didact.programs.pet import PetConfig
+from didact.programs.subspace import SubspaceConfig
 from didact.sources import Source, StarterSource
 from didact.tune import TuneConfig
 
 M = TypeVar("M", bound=BaseModel)
 Path_ = tuple[str | int, ...]
-Tuning = Annotated[MethodConfig | PetConfig, Field(discriminator="type")]
+Tuning = Annotated[MethodConfig | PetConfig | SubspaceConfig, Field(discriminator="type")]
 
 
 class Recipe(BaseModel):

@@ -42,8 +42,10 @@ SETTINGS: dict[str, list[dict[str, Any]]] = {  # what differs from the defaults,
     "prompt": [{"length": 5}],
     "p_tuning": [{"length": 5, "hidden": 16}],
     "prefix": [{"length": 5, "hidden": 16}, {"length": 5, "hidden": 0}],
+    "intrinsic": [{"length": 5, "dimension": 6}],
+    "projection": [{"dimension": 40}],
 }
-RATES = {"full": 2e-3, "lomo": 3e-1, "lora": 1e-2, "prompt": 3e-1, "prefix": 5e-2, "p_tuning": 3e-2}
+RATES = {"full": 2e-3, "projection": 5e-3, "lomo": 3e-1, "lora": 1e-2, "prompt": 3e-1, "prefix": 5e-2, "p_tuning": 3e-2}
 Folders = Callable[[tuple[str, bool]], Path]
 KINDS = ["llama", "qwen3", "gpt2", "opt", "gpt_neox"]
 MODELS = [(kind, tied) for kind in KINDS for tied in (True, False)]

@@ -11,7 +11,21 @@ from pydantic import BaseModel, Field
 
 from didact.errors import UsageError
 from didact.kinds import KINDS, Kind
-from didact.methods import adapter, bitfit, full, ia3, lomo, lora, p_tuning, prefix, prompt, qlora
+from didact.methods import (
+    adapter,
+    bitfit,
+    full,
+    ia3,
+    intrinsic,
+    lomo,
+    lora,
+    p_tuning,
+    prefix,
+    projection,
+    prompt,
+    qlora,
+    space,
+)
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -113,6 +127,26 @@ METHODS: dict[str, Method] = {
         read=prefix.read,
         models=("causal",),
     ),
+    "intrinsic": Method(
+        intrinsic.IntrinsicConfig,
+        intrinsic.attach,
+        intrinsic.rate,
+        "a new task with a few numbers, in a space found over others",
+        "Qin 2021",
+        save=intrinsic.save,
+        models=("causal",),
+    ),
+    "projection": Method(
+        projection.ProjectionConfig,
+        projection.attach,
+        projection.rate,
+        "how few numbers a task needs",
+        "Li 2018",
+        merge=projection.merge,
+    ),
+}
+PARTS: dict[str, Method] = {  # of programs; no recipe names them
+    "space": Method(space.SpaceConfig, space.attach, space.rate, "a part of subspace", "Qin 2021", models=("causal",)),
 }
 MethodConfig = Annotated[
     full.FullConfig
@@ -124,15 +158,22 @@ MethodConfig = Annotated[
     | ia3.Ia3Config
     | prompt.PromptConfig
     | p_tuning.PTuningConfig
-    | prefix.PrefixConfig,
+    | prefix.PrefixConfig
+    | intrinsic.IntrinsicConfig
+    | projection.ProjectionConfig,
     Field(discriminator="type"),
 ]
 
 
 def suits(method: str, kind: Kind, models: tuple[Kind, ...] | None = None) -> None:
     """Refuse a method on a kind of model that it does not work on, before a weight is loaded."""
-    models = METHODS[method].models if models is None else models
+    models = row_of(method).models if models is None else models
     if kind not in models:
         able = ", ".join(name for name, other in METHODS.items() if kind in other.models)
         problem = f"{method} is for {' and '.join(models)} models, and this one is {kind}"
         raise UsageError(problem, f"take another model, or one of {able}", field="method.type")
+
+
+def row_of(method: str) -> Method:
+    """The line of a method, or of a part of a program."""
+    return METHODS[method] if method in METHODS else PARTS[method]

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from didact.errors import UsageError
-from didact.methods import METHODS, MethodConfig, places, suits
+from didact.methods import METHODS, MethodConfig, places, row_of, suits
 
 if TYPE_CHECKING:
     import torch
@@ -45,7 +45,7 @@ def attach(loaded: Loaded, method: Any) -> Attached:
     text = getattr(method, "text", None)
     settled = method.model_copy(update={"start": loaded.renderer.plain(text), "text": None}) if text else method
     names = frozenset(loaded.model.state_dict())
-    virtual = METHODS[method.type].attach(loaded.model, settled)
+    virtual = row_of(method.type).attach(loaded.model, settled)
     moved = {} if method.type == "full" else {n: w for n, w in _trained(loaded.model).items() if n in names}
     before = {name: weight.detach().clone() for name, weight in moved.items()}
     loaded.attached = Attached(method, tuple(virtual), names, before)
@@ -76,7 +76,7 @@ def try_on(folder: Path, method: Any) -> tuple[int, int]:
 
 def stays(loaded: Loaded) -> bool:
     """Whether what is attached must be kept beside the base, because it neither merges nor moved the base alone."""
-    return loaded.attached is not None and METHODS[loaded.attached.method.type].merge is None and bool(_added(loaded))
+    return loaded.attached is not None and row_of(loaded.attached.method.type).merge is None and bool(_added(loaded))
 
 
 def base_state(loaded: Loaded) -> dict[str, torch.Tensor]:

@@ -31,7 +31,7 @@ class IntrinsicConfig(BaseModel):
     type: Literal["intrinsic"] = Field("intrinsic", description="A few numbers that stand for a prompt are trained.")
     dimension: int = Field(16, ge=1, description="How many numbers; a space that was found has its own.")
     length: int = Field(16, ge=1, description="Virtual tokens; a space that was found has its own.")
-    space: str = Field("random", description="random, or the folder of a space that `subspace` found: RUN/tuned/adapter.")
+    space: str = Field("random", description="random, or a folder with a space that `subspace` found.")
 
     def folded(self) -> prompt.PromptConfig:
         """The prompt that is left."""

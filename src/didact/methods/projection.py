@@ -36,23 +36,26 @@ def attach(model: PreTrainedModel, config: ProjectionConfig) -> list[int]:
     linear = places.linear(model)
     if not linear:
         raise UsageError("no linear layers were found to move", "use method.type full", field="method.type")
-    device = next(iter(linear.values())).weight.device
-    numbers = torch.nn.Parameter(torch.zeros(config.dimension, device=device))
-    total = sum(int(module.weight.numel()) for module in linear.values())  # type: ignore[operator, arg-type]
-    scale = (config.dimension / total) ** 0.5  # the directions are orthogonal, and of length 1 in the mean
-    for module in linear.values():
-        sketch = _sketch(numbers, module.weight, scale)  # type: ignore[arg-type]
+    first: Any = next(iter(linear.values()))
+    numbers = torch.nn.Parameter(torch.zeros(config.dimension, device=first.weight.device))
+    for place, module in enumerate(map(_any, linear.values())):
+        sketch = _sketch(numbers, module.weight, keeps=place == 0)
         places.plant(module, "sketch", sketch, module.register_forward_hook(_moved(module, sketch)))
     return []
 
 
-def _sketch(numbers: torch.nn.Parameter, weight: torch.Tensor, scale: float) -> torch.nn.Module:
+def _sketch(numbers: torch.nn.Parameter, weight: torch.Tensor, keeps: bool) -> torch.nn.Module:
     import torch
 
     class Sketch(torch.nn.Module):
+        which: torch.Tensor
+        sign: torch.Tensor
+
         def __init__(self) -> None:
             super().__init__()
-            self.numbers = numbers
+            self.shared = [numbers]  # a list: only one of the modules has it for its own
+            if keeps:
+                self.numbers = numbers
             which = torch.randint(len(numbers), weight.shape, device=weight.device, dtype=torch.int32)
             sign = torch.randint(2, weight.shape, device=weight.device, dtype=torch.int8) * 2 - 1
             self.register_buffer("which", which, persistent=False)
@@ -60,7 +63,8 @@ def _sketch(numbers: torch.nn.Parameter, weight: torch.Tensor, scale: float) -> 
 
         def forward(self) -> torch.Tensor:
             """The difference, in the shape of the weight."""
-            return self.numbers[self.which.long()] * self.sign * scale
+            difference: torch.Tensor = self.shared[0][self.which.long()] * self.sign
+            return difference
 
     return Sketch()
 
@@ -76,6 +80,11 @@ def _moved(module: Any, sketch: Any) -> Callable[..., torch.Tensor]:
     return hook
 
 
+def _any(module: Any) -> Any:
+    """A linear layer of either kind."""
+    return module
+
+
 def merge(model: PreTrainedModel) -> None:
     """Add the differences to the weights; UsageError if they change nothing."""
     import torch
@@ -84,16 +93,16 @@ def merge(model: PreTrainedModel) -> None:
     for name, sketch in list(places.planted(model)):
         if not name.endswith(".sketch"):
             continue
-        module = model.get_submodule(name.rpartition(".")[0])
-        before = module.weight.detach().clone()  # type: ignore[operator]
+        module = _any(model.get_submodule(name.rpartition(".")[0]))
+        before = module.weight.detach().clone()
         with torch.no_grad():
-            module.weight += sketch()  # type: ignore[operator]
-        changed = changed or not torch.equal(before, module.weight)  # type: ignore[arg-type]
+            module.weight += sketch()
+        changed = changed or not torch.equal(before, module.weight)
     places.uproot(model)
     if not changed:
         raise UsageError("merging would change nothing: no number has moved", "train it for at least a step")
 
 
 def rate(parameters: int) -> float:
-    """Thirty times the rate of full fine-tuning."""
-    return 30 * full.rate(parameters)
+    """Twice the rate of full fine-tuning."""
+    return 2 * full.rate(parameters)

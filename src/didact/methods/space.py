@@ -44,6 +44,9 @@ def coder(prompts_ME: torch.Tensor, config: SpaceConfig) -> torch.nn.Module:
     import torch
 
     class Coder(torch.nn.Module):
+        prompts: torch.Tensor
+        origin: torch.Tensor
+
         def __init__(self) -> None:
             super().__init__()
             self.register_buffer("prompts", prompts_ME)
@@ -52,6 +55,8 @@ def coder(prompts_ME: torch.Tensor, config: SpaceConfig) -> torch.nn.Module:
             self.encoder = torch.nn.Linear(size, config.dimension, device=prompts_ME.device)
             self.inner = torch.nn.Linear(config.dimension, width, device=prompts_ME.device)
             self.outer = torch.nn.Linear(width, size, bias=False, device=prompts_ME.device)
+            with torch.no_grad():
+                self.outer.weight *= prompts_ME.std()  # prompts of the size of those it is to give back
 
         def tensors(self) -> dict[str, torch.Tensor]:
             """The decoder as `intrinsic` reads it."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel
 
 from didact.kinds import KINDS, Kind
-from didact.programs import pet
+from didact.programs import pet, subspace
 from didact.programs.job import Job
 
 if TYPE_CHECKING:
@@ -35,5 +35,12 @@ class Program:
 PROGRAMS: dict[str, Program] = {
     "pet": Program(
         pet.PetConfig, pet.run, "a closed set of answers, few labels", "Schick 2021", models=("causal", "masked")
+    ),
+    "subspace": Program(
+        subspace.SubspaceConfig,
+        subspace.run,
+        "finds the space of prompts that intrinsic tunes in",
+        "Qin 2021",
+        models=("causal",),
     ),
 }

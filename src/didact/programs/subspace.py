@@ -42,19 +42,18 @@ class SubspaceConfig(BaseModel):
 
 def run(job: Job, config: SubspaceConfig) -> tuple[Loaded, BaseModel]:
     """The model with a prompt tuned in the space that was found, and the config it is saved as."""
-    rows, names = _rows(job, config)
-    prompts = [_prompt(job, config, name, rows[name]) for name in names]
+    base = job.fresh()
+    rows = _rows(job, config, base)
+    prompts = [_prompt(job, config, name, some, base.hash) for name, some in rows.items()]
     with TemporaryDirectory() as spare:
-        place = (job.folder or Path(spare)) / "space"
-        _space(job, config, place, names, rows, prompts)
-        loaded, method = job.fresh(), IntrinsicConfig(
-            dimension=config.dimension, length=config.length, space=str(place)
-        )  # fmt: skip
-        job.train(loaded, method, [row for name in names for row in rows[name]], job.settings, "")
+        place = _space(job, config, job.folder or Path(spare), rows, prompts, base.hash)
+        method = IntrinsicConfig(dimension=config.dimension, length=config.length, space=str(place))
+        loaded = job.fresh()
+        job.train(loaded, method, [row for some in rows.values() for row in some], job.settings, "")
     return loaded, method
 
 
-def _rows(job: Job, config: SubspaceConfig) -> tuple[dict[str, list[Tokens]], list[str]]:
+def _rows(job: Job, config: SubspaceConfig, base: Loaded) -> dict[str, list[Tokens]]:
     """The rendered rows of each task; too few tasks for a space are refused before any training."""
     from didact.fit import fit
 
@@ -64,7 +63,7 @@ def _rows(job: Job, config: SubspaceConfig) -> tuple[dict[str, list[Tokens]], li
     if len(tasks) < 2:
         raise UsageError("a space is found over many tasks, and there is one", "use method.type intrinsic or prompt",
                          field="method.type")  # fmt: skip
-    base, settings = job.fresh(), job.settings
+    settings = job.settings
     limit = min(settings.max_length, (base.max_positions or settings.max_length + config.length) - config.length)
     if limit < 2:
         raise UsageError(f"a prompt of {config.length} tokens fills the context", "use fewer", field="method.length")
@@ -74,10 +73,10 @@ def _rows(job: Job, config: SubspaceConfig) -> tuple[dict[str, list[Tokens]], li
         job.say(f"without {lost:,} rows that are longer than {limit} tokens")
     rows = {name: one.tokens for name, one in fitted.items() if one.tokens}
     job.say(f"finds a space of {config.dimension} numbers over {len(rows)} tasks")
-    return rows, list(rows)
+    return rows
 
 
-def _prompt(job: Job, config: SubspaceConfig, name: str, rows: list[Tokens]) -> list[float]:
+def _prompt(job: Job, config: SubspaceConfig, name: str, rows: list[Tokens], base: str) -> list[float]:
     """The prompt of one task, tuned alone."""
     settings = job.settings.model_copy(update={"epochs": config.prompt_epochs, "max_steps": None})
 
@@ -87,15 +86,15 @@ def _prompt(job: Job, config: SubspaceConfig, name: str, rows: list[Tokens]) -> 
         values: list[float] = loaded.model.get_input_embeddings().prompt().detach().flatten().tolist()
         return values
 
-    asked = [config.length, settings.model_dump(), [[row.ids, row.weights] for row in rows], job.base]
+    asked = [config.length, settings.model_dump(), [[row.ids, row.weights] for row in rows], base]
     found: list[float] = job.kept("prompt", digest(asked), make)
     return found
 
 
 def _space(
-    job: Job, config: SubspaceConfig, place: Path, names: list[str], rows: dict[str, list[Tokens]], prompts: Any
-) -> None:
-    """Train encoder and decoder over all tasks, and write the decoder to a folder."""
+    job: Job, config: SubspaceConfig, folder: Path, rows: dict[str, list[Tokens]], prompts: Any, base: str
+) -> Path:
+    """Train encoder and decoder over all tasks; the folder with the decoder."""
     from didact.methods import intrinsic
 
     update = {"epochs": config.space_epochs, "max_steps": None, "learning_rate": config.space_rate}
@@ -103,25 +102,27 @@ def _space(
     method = SpaceConfig(
         dimension=config.dimension, length=config.length, hidden=config.hidden, prompts=[list(p) for p in prompts]
     )
-    key = digest([method.model_dump(), settings.model_dump(), config.reconstruction, job.base])
+    key = digest([method.model_dump(), settings.model_dump(), config.reconstruction, base])
+    place = folder / f"space-{key}"
 
-    def make() -> str:
+    def make() -> bool:
         loaded = job.fresh()
         first = int(loaded.model.get_input_embeddings().weight.shape[0])
         data = [
             _begun(row, range(first + number * config.length, first + (number + 1) * config.length))
-            for number, name in enumerate(names)
-            for row in rows[name]
+            for number, some in enumerate(rows.values())
+            for row in some
         ]
         longest = max(len(row.ids) for row in data)
         wide = settings.model_copy(update={"max_length": max(settings.max_length, longest)})
         job.train(loaded, method, data, wide, "space", objective=Reconstruction(config.reconstruction))
         module: Any = loaded.model.get_input_embeddings().prompt
         intrinsic.write_space(place, module.tensors(), loaded.model, config.length)
-        return key
+        return True
 
-    if job.kept("space", key, make) != key or not (place / intrinsic.ABOUT).exists():
+    if job.kept("space", key, make) and not (place / intrinsic.ABOUT).exists():  # somebody took it away
         make()
+    return place
 
 
 def _begun(row: Tokens, virtual: range) -> Tokens:

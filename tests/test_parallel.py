@@ -189,6 +189,8 @@ def test_two_ranks_go_on_where_one_process_stopped(tmp_path: Path, tiny_llama: P
     assert done["steps"] == 6
     assert parallel.finished(job.folder, {**job.job, "id": "other"}) is None
     assert (job.folder / parallel.TUNED / "adapter" / "adapter_model.safetensors").exists()
+    kinds = {path.suffix for path in job.checkpoints.rglob("*") if path.is_file()}
+    assert kinds == {".json", ".safetensors"}  # no shard is pickled
 
 
 @pytest.mark.slow

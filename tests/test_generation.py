@@ -437,8 +437,6 @@ def test_a_teacher_of_vectors_answers_nothing_else(start: Callable[..., Run]) ->
     with Server(teacher) as server:
         with pytest.raises(UsageError, match=r"teachers\.big\.api: this teacher gives vectors, no answers"):
             start(server, "teachers.big.api=embeddings")
-        with pytest.raises(
-            UsageError, match=r"this teacher gives no vectors - set api: embeddings"
-        ):
+        with pytest.raises(UsageError, match=r"this teacher gives no vectors - set api: embeddings"):
             start(server, "generate=[]", "curate=[{type: diversity, embedding: big}]", last="curate")
         assert server.calls == 0

@@ -194,6 +194,20 @@ def chat(folder: Annotated[Path, typer.Argument(help="The folder of a run.", sho
 
 
 @app.command()
+def methods(
+    model: Annotated[str, typer.Option(help="A model: starter, a folder, or a name on the hub.")] = "starter",
+) -> None:
+    """List the ways to tune: what each trains of a model, the memory of a step, and what it is for."""
+    from didact.methods.listing import listing
+    from didact.model_files import find
+
+    console = _console()
+    console.say(f"{'method':<10} {'trained':>24} {'memory':>13}  {'afterwards':<13} what it is for", "stage")
+    for line in listing(find(model)):
+        console.say(str(line), "aside" if line.why else "")
+
+
+@app.command()
 def doctor() -> None:
     """Print versions, what is missing, and how to mend it."""
     from didact import __version__

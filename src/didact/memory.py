@@ -35,6 +35,12 @@ class Shape:
     layers: int
     heads: int
     vocabulary: int
+    biased: bool = True
+
+    @property
+    def largest(self) -> int:
+        """Values of the largest tensor."""
+        return max([self.hidden * self.vocabulary, *(rows * columns for rows, columns in self.matrices)])
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +98,7 @@ def shape(folder: Path) -> Shape:
         layers=_of(config, "num_hidden_layers", "n_layer", "n_layers"),
         heads=_of(config, "num_attention_heads", "n_head", "n_heads"),
         vocabulary=vocabulary,
+        biased=any(name.endswith(".bias") for name in sizes),
     )
 
 
@@ -100,7 +107,7 @@ def need(model: Shape, plan: Plan) -> Need:
     kind = plan.method.get("type")
     if plan.trained is not None:
         trained = plan.trained
-    elif kind == "full":
+    elif kind in ("full", "lomo"):
         trained = model.parameters
     elif "rank" in plan.method:
         trained = int(plan.method["rank"]) * sum(map(sum, model.matrices))
@@ -111,11 +118,13 @@ def need(model: Shape, plan: Plan) -> Need:
     layer = plan.tokens * (hidden * model.hidden + inner * model.inner + score * model.heads * keys)
     width = 2 if plan.precision == "bf16" else 4
     kept = layer + plan.tokens * width * model.hidden * model.layers if plan.checkpointing else layer * model.layers
-    weights: float = 4 * model.parameters + (0 if kind == "full" else 4 * trained)
+    weights: float = 4 * model.parameters + (0 if kind in ("full", "lomo") else 4 * trained)
     if kind == "qlora":
         weights -= (4 - NF4 / 8) * sum(rows * columns for rows, columns in model.matrices)
     weights += 2 * trained if plan.precision == "bf16" else 0
     logits = min(LOGITS, plan.tokens * width * model.vocabulary)
+    if kind == "lomo":  # one tensor of the gradient at a time, and no moments
+        return Need(weights, 4 * model.largest, 0, kept, logits)
     return Need(weights, 4 * trained, 8 * trained, kept, logits)
 
 

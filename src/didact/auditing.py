@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 
 from didact import fingerprint
 from didact.arms import Answers, key_of, retrained
+from didact.consult import Consult
 from didact.folder import sha256
+from didact.harness import harness
 from didact.instance import Instance, Message, Part, digest
 
 if TYPE_CHECKING:
@@ -56,8 +58,8 @@ def subject_of(run: Run, shelf: Answers) -> Subject:
         fits=lambda instances: _fits(run, base, instances),
         reworded=lambda instances: _reworded(run, instances),
         sampled=sampled if base.loaded.kind == "causal" else None,  # other kinds answer greedily only
-        ask=lambda conversations, teacher: _ask(run, conversations, teacher),
-        folders=(str(run.model_name()), str(run.path / "tuned")),
+        ask=lambda conversations, teacher: Consult(run).ask([tuple(turns) for turns in conversations], teacher),
+        harness=lambda settings: harness(base.loaded, tuned.loaded, settings, run.home),
         epochs=run.recipe.tune.epochs,
         seconds_per_instance=_cost(run, len(kept)),
     )
@@ -129,15 +131,3 @@ def _reworded(run: Run, instances: Sequence[Instance]) -> list[list[Instance]]:
                     made = Instance.of(messages, origin, (), words.choices, {**one.tags, "template": template.name})
                     found[number or 0].append(made)
     return found
-
-
-def _ask(run: Run, conversations: Sequence[Sequence[Message]], teacher: str) -> list[str | None]:
-    """A teacher's answer to each, None where it gave none; the log answers what it has answered before."""
-    from didact.llm import Request
-    from didact.teachers import Teachers
-
-    recipe = run.recipe
-    asked = (Request(tuple((turn.role, turn.text) for turn in turns)) for turns in conversations)
-    tell = lambda text: run.console.stage("", text)  # noqa: E731
-    with Teachers(recipe.teachers, recipe.budget, run.path, run.home, tell) as teachers:
-        return [reply.text if reply.ok else None for reply in teachers.llm(teacher).each(asked)]

@@ -77,6 +77,7 @@ CODE = {
         "stages.py",
         "auditing.py",
         "arms.py",
+        "harness.py",
         "instance.py",
         *RENDERING,
         *TUNING,

@@ -64,7 +64,7 @@ class Recipe(BaseModel):
 
     @model_validator(mode="after")
     def _teachers_are_there(self) -> Recipe:
-        for strategy in self.generate:
+        for strategy in (*self.generate, *self.audit):
             given = (getattr(strategy, name, "") for name in ("teacher", "judge"))
             for name in (*given, *getattr(strategy, "teachers", ())):
                 if name and name not in self.teachers:

@@ -200,6 +200,11 @@ class Run:
         elif name == "audit":
             found |= fingerprint.flat("audit", recipe.audit) | self._hashes("kept.jsonl", "heldout.jsonl", "tuned")
             found |= {"seed": recipe.seed, "model": fingerprint.model(self.model_name())}
+            asks = [config for config in recipe.audit if getattr(config, "teacher", "")]
+            if asks:
+                from didact.teachers import judges
+
+                found |= judges(asks, recipe.teachers, self.home)
         else:
             found |= {"name": recipe.name} | self._hashes("audit/findings.json", "metrics.jsonl", "dropped.jsonl")
         return found

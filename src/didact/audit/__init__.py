@@ -13,9 +13,11 @@ from didact.audit.adherence import AdherenceConfig, adherence
 from didact.audit.calibration import CalibrationConfig, calibration
 from didact.audit.contamination import ContaminationConfig, contamination
 from didact.audit.domain import DomainConfig, domain
+from didact.audit.external import ExternalConfig, external
 from didact.audit.forgetting import ForgettingConfig, forgetting
 from didact.audit.gain import GainConfig, gain
 from didact.audit.imitation import ImitationConfig, imitation
+from didact.audit.judge import JudgedConfig, judge
 from didact.audit.kept import remembering
 from didact.audit.memorised import MemorisedConfig, memorised
 from didact.audit.quality import QualityConfig, quality
@@ -46,6 +48,8 @@ PROBES: Mapping[str, tuple[type[BaseModel], Probe]] = {
     "quality": (QualityConfig, quality),
     "size": (SizeConfig, size),
     "source": (SourceConfig, source),
+    "external": (ExternalConfig, external),
+    "judge": (JudgedConfig, judge),
 }
 Audit = Annotated[
     GainConfig
@@ -63,7 +67,9 @@ Audit = Annotated[
     | ImitationConfig
     | QualityConfig
     | SizeConfig
-    | SourceConfig,
+    | SourceConfig
+    | ExternalConfig
+    | JudgedConfig,
     Field(discriminator="type"),
 ]
 

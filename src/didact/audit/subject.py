@@ -74,14 +74,14 @@ class Subject:
     """What is audited: a model before and after tuning, and the data that were kept from it and given to it.
 
     heldout carry the tag `level`; left_out more were longer than the model reads. texts are plain prose never tuned on;
-    folders: where base and tuned lie on disk; epochs: how often training sees each
-    instance; seconds_per_instance: what one costs each time, 0 if not known.
+    epochs: how often training sees each instance; seconds_per_instance: what one costs each time, 0 if not known.
 
     What a probe may ask of the run, each None where it cannot: retrain tunes the base anew as an arm says, key
     names what decides an arm's answers; overlap finds what held-out instances share with training ones (words in a row,
     similarity); fits says which prompts the model can read; reworded puts rows into all wordings of their tasks;
-    sampled gives "base" or "tuned" at a temperature with a seed; ask puts conversations to a named teacher. shelf keeps
-    answers, under keys for base and tuned.
+    sampled gives "base" or "tuned" at a temperature with a seed; ask puts conversations to a named teacher; harness
+    gives (base, tuned) figures of lm-evaluation-harness by task, metric and item. shelf keeps answers, under keys for
+    base and tuned.
     """
 
     base: Speaker
@@ -100,7 +100,7 @@ class Subject:
     reworded: Callable[[Sequence[Instance]], Sequence[Sequence[Instance]]] | None = None
     sampled: Callable[[str, float, int], Speaker] | None = None
     ask: Callable[[Sequence[Sequence[Message]], str], Sequence[str | None]] | None = None
-    folders: tuple[str, str] = ("", "")
+    harness: Callable[[Mapping[str, Any]], Mapping[str, Mapping[str, Sequence[tuple[float, float]]]]] | None = None
     epochs: float = 1.0
     seconds_per_instance: float = 0.0
 

@@ -223,3 +223,24 @@ def test_a_prefix_begins_as_the_words_it_is_made_of(base: Callable[..., Path]) -
         attached.attach(loaded, METHODS["prefix"].config(length=4, start=[7, 8, 9, 10]))
         found = logits(loaded, IDS)[4:]
         assert torch.allclose(found, logits(load(str(base(kind))), [7, 8, 9, 10, *IDS])[4:], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "kind"),
+    [
+        ("adapter", {"size": 4}, "llama"),
+        ("adapter", {"places": "pfeiffer"}, "gpt2"),
+        ("bitfit", {"add": True}, "qwen3"),
+    ],
+)
+def test_the_loader_of_the_docs_gives_the_same_logits(
+    name: str, settings: dict[str, Any], kind: str, base: Callable[..., Path], tmp_path: Path
+) -> None:
+    live, place = tuned(base(kind), tmp_path / "tuned", name, **settings)
+    page = (Path(__file__).parents[2] / "docs" / "methods.md").read_text("utf-8")
+    code = page.split("```python\n")[1].split("```")[0].replace('"tuned', f'"{place}')
+    found: dict[str, Any] = {}
+    exec(code, found)
+    with torch.no_grad():
+        logits_LV = found["model"].eval()(torch.tensor([IDS])).logits[0]
+    assert float((logits_LV - live).abs().max()) <= 1e-5

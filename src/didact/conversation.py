@@ -143,8 +143,24 @@ class Conversations:
 
     # ---- where everything lies
 
+    def texts(self, conversations: Sequence[Sequence[Message]], generation: bool) -> list[str | None]:
+        """The texts of many without calls, for `lay_out`: together they cost half. None each if one is refused."""
+        turns = [[{"role": m.role, "content": m.text} for m in messages] for messages in conversations]
+        try:
+            found = self.tokenizer.apply_chat_template(
+                turns, chat_template=self._template, tokenize=False, add_generation_prompt=generation
+            )
+            return [str(text) for text in found] if turns else []
+        except Exception:  # whatever it is, that row will tell
+            return [None] * len(turns)
+
     def lay_out(
-        self, messages: Sequence[Message], generation: bool, trained: Trained = "all", calling: Calling = NONE
+        self,
+        messages: Sequence[Message],
+        generation: bool,
+        trained: Trained = "all",
+        calling: Calling = NONE,
+        text: str | None = None,
     ) -> Layout:
         """The text of a conversation and its spans; with `generation` as a prompt. Raises UsageError (of no place)."""
         if any(part.kind == "image" for message in messages for part in message.parts):
@@ -157,8 +173,9 @@ class Conversations:
         shape: Shape = tuple((m.role, tuple(literals)) for m, (literals, _) in zip(messages, halves, strict=True))
         texts = [(number, core) for number, (_, cores) in enumerate(halves) for core in cores]
         plan = self._prompt_plan(shape, trained, calling) if generation else self._plan(shape, False, trained, calling)
-        turns = [{"role": m.role, "content": m.text, **calling.turns.get(i, {})} for i, m in enumerate(messages)]
-        text = self._text(turns, generation, calling.tools)
+        if text is None:
+            turns = [{"role": m.role, "content": m.text, **calling.turns.get(i, {})} for i, m in enumerate(messages)]
+            text = self._text(turns, generation, calling.tools)
         starts, spans, position = [0], [], 0
         for k, number in enumerate(plan.scaffold.shown):
             position += len(plan.scaffold.pieces[k])

@@ -20,7 +20,7 @@ READING = (
     "languages.py", "superni.py",
     "bounds.py", "reach.py", "sandbox.py", "template.py", "template_set.py", "templates",
 )  # fmt: skip
-RENDERING = ("calling.py", "scaffold.py", "conversation.py", "spans.py", "render.py", "fit.py")
+RENDERING = ("calling.py", "scaffold.py", "conversation.py", "spans.py", "words.py", "render.py", "fit.py")
 TUNING = (
     "adamw.py",
     "direct.py",

@@ -30,24 +30,33 @@ def own_process() -> None:
 
 
 @contextmanager
+def paused() -> Iterator[None]:
+    """No collector of garbage in here, where much is made and little of it thrown away: else it takes a fifth."""
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()
+
+
+@contextmanager
 def imports() -> Iterator[None]:
     """Imports of transformers in here cost less; in a process of others only by pausing the collector of garbage."""
-    collects = gc.isenabled()
-    gc.disable()  # a quarter of the time goes into looking for garbage among modules
     alone = _own and "RANK" not in os.environ and not {"transformers", COMPILER} & set(sys.modules)
     try:
-        if alone:
-            import torch
+        with paused():
+            if alone:
+                import torch
 
-            _stand_in(COMPILER, str(Path(torch.__file__).parent / "_dynamo"), _compiler())
-            _no_sharding(torch.distributed)
-        yield
+                _stand_in(COMPILER, str(Path(torch.__file__).parent / "_dynamo"), _compiler())
+                _no_sharding(torch.distributed)
+            yield
+            gc.freeze()  # modules stay: nothing of them need be looked at again
     finally:
         if alone:
             _make_way(COMPILER)
-        if collects:
-            gc.enable()
-            gc.freeze()  # modules stay: nothing of them need be looked at again
 
 
 def tell_compiler() -> None:

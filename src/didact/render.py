@@ -16,7 +16,9 @@ from didact.calling import Calling, calling
 from didact.conversation import Conversations, Layout
 from didact.errors import UsageError
 from didact.instance import Instance, Message, Part, Slot, digest
+from didact.lean import paused
 from didact.spans import Range, any_of, encode, encode_inner, fused, slots_of, within, without_added
+from didact.words import Words
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -77,6 +79,7 @@ class Renderer:
         self._backend.no_padding()
         self._backend.no_truncation()
         self._literal = without_added(self._backend)
+        self._words = Words(self._backend)
         added = {token.content: i for i, token in tokenizer.added_tokens_decoder.items()}
         special = {t.content: i for i, t in tokenizer.added_tokens_decoder.items() if t.special}
         special |= {t: tokenizer.convert_tokens_to_ids(t) for t in tokenizer.all_special_tokens}
@@ -101,8 +104,11 @@ class Renderer:
 
     def render_all(self, instances: Sequence[Instance]) -> list[Tokens]:
         """`render` of many, tokenised together (several times faster)."""
-        layouts = [self._layout(instance, generation=False) for instance in instances]
-        rendered = []
+        with paused():
+            return self._render_all(instances)
+
+    def _render_all(self, instances: Sequence[Instance]) -> list[Tokens]:
+        layouts, rendered = self._layouts(instances, generation=False), []
         encoded = self._encode(layouts)
         for instance, layout, (ids, spans) in zip(instances, layouts, encoded, strict=True):
             weights, slots, ranges = [0.0] * len(ids), slots_of(layout, spans), []
@@ -122,8 +128,8 @@ class Renderer:
 
     def prompt_all(self, instances: Sequence[Instance]) -> list[list[int]]:
         """`prompt` of many."""
-        layouts = [self._layout(instance, generation=True) for instance in instances]
-        return [ids for ids, _ in self._encode(layouts)]
+        with paused():
+            return [ids for ids, _ in self._encode(self._layouts(instances, generation=True))]
 
     def complete(self, instance: Instance, answer: str) -> Instance:
         """The instance with another last answer; for ranking choices."""
@@ -219,22 +225,28 @@ class Renderer:
 
     # ---- text -> ids
 
-    def _layout(self, instance: Instance, generation: bool) -> Layout:
-        messages = instance.context if generation else instance.messages
-        try:
-            return self._conversations.lay_out(messages, generation, self._trained(instance), _calling(instance))
-        except UsageError as error:
-            raise error.at(file=instance.origin.source or None, line=instance.origin.row or None) from error
+    def _layouts(self, instances: Sequence[Instance], generation: bool) -> list[Layout]:
+        asked = [instance.context if generation else instance.messages for instance in instances]
+        told = [_calling(instance) for instance in instances]
+        plain = [i for i, calls in enumerate(told) if not calls]
+        texts = dict(zip(plain, self._conversations.texts([asked[i] for i in plain], generation), strict=True))
+        made = []
+        for i, instance in enumerate(instances):
+            how = self._trained(instance), told[i], texts.get(i)
+            try:
+                made.append(self._conversations.lay_out(asked[i], generation, *how))
+            except UsageError as error:
+                raise error.at(file=instance.origin.source or None, line=instance.origin.row or None) from error
+        return made
 
     def _trained(self, instance: Instance) -> Turns:
         return "last" if instance.tags.get("train") == "last" else self.turns
 
     def _encode(self, layouts: Sequence[Layout]) -> list[tuple[list[int], list[Range]]]:
         """Ids and character spans; control tokens inside contents as text, no token across a seam, BOS in front."""
-        encodings = self._backend.encode_batch([layout.text for layout in layouts], add_special_tokens=False)
+        encoded = self._words.encode([layout.text for layout in layouts])
         result = []
-        for layout, encoding in zip(layouts, encodings, strict=True):
-            ids, spans = list(encoding.ids), list(encoding.offsets)
+        for layout, (ids, spans) in zip(layouts, encoded, strict=True):
             if any(fused(layout.text, seam, spans) for seam in layout.seams):
                 ids, spans = self._encode_pieces(layout.text, sorted({0, *layout.seams, len(layout.text)}))
             if layout.contents and self._conversations.marks.search(

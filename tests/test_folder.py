@@ -191,3 +191,21 @@ def test_the_hash_of_a_head_is_the_hash_of_those_bytes(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"12345")
     (tmp_path / "b").write_bytes(b"123")
     assert sha256(tmp_path / "a", 3) == sha256(tmp_path / "b")
+
+
+def test_a_file_under_a_second_name_is_the_same_or_a_copy_where_the_disk_has_no_links(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EPERM, "no links here")
+
+    with Folder(tmp_path) as folder:
+        folder.write("a", "one")
+        folder.link("a", "b/c")
+        assert (tmp_path / "b" / "c").stat().st_ino == (tmp_path / "a").stat().st_ino
+        folder.write("a", "two")  # takes the place of the file and leaves the other name
+        assert (tmp_path / "b" / "c").read_text() == "one"
+        monkeypatch.setattr(os, "link", refuse)
+        folder.link("a", "b/c")
+        assert (tmp_path / "b" / "c").read_text() == "two"
+        assert (tmp_path / "b" / "c").stat().st_ino != (tmp_path / "a").stat().st_ino

@@ -84,7 +84,7 @@ STAGES = tuple(stage for stage in ALL_STAGES if stage != "generate")  # the reci
 MADE = {
     "build": ("built.jsonl", "heldout.jsonl", "dropped.jsonl"),
     "curate": ("kept.jsonl",),
-    "card": ("card/README.md", "card/card.html", "card/card.json"),
+    "card": ("card/README.md", "card/card.html", "card/card.json", "card/kept.jsonl"),
     "tune": ("tuned/w", "metrics.jsonl"),
     "audit": ("audit/findings.json",),
     "report": ("audit/report.html",),

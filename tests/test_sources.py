@@ -316,3 +316,14 @@ def test_lists_of_labels_get_their_names(folder: Path) -> None:
     (folder / "echo.yaml").write_text("templates: [{name: n, prompt: '{{ row }}', answer: x}]")
     task = opened(folder, templates="echo.yaml", labels={"tags": ["O", "B-PER"]})
     assert next(iter(task.rows())).data == {"tokens": ["Ada", "ran"], "tags": ["B-PER", "O"]}
+
+
+def test_languages_are_those_of_the_source_else_of_its_templates(folder: Path) -> None:
+    assert opened(folder, templates="mine.yaml", labels=LABELS).languages == ()
+    told = opened(folder, templates="mine.yaml", labels=LABELS, languages=["fr", "de"])
+    assert told.languages == ("fr", "de")
+    (folder / "theirs.yaml").write_text(TEMPLATES.replace("templates:", "languages: [en, de]\ntemplates:", 1))
+    assert opened(folder, templates="theirs.yaml", labels=LABELS).languages == ("en", "de")
+    assert opened(folder, templates="theirs.yaml", labels=LABELS, languages=["fr"]).languages == ("fr",)
+    with pytest.raises(ValueError, match="languages"):
+        FileSource.model_validate({"path": "rows.jsonl", "languages": ["English"]})

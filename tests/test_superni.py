@@ -136,6 +136,16 @@ def test_instances_per_task_are_drawn_by_the_seed_and_of_test_tasks_the_first(tm
     assert numbers != [row.number for row in opened(folder, **settings, seed=3)[0].rows()]
 
 
+def test_the_languages_of_a_task_are_told_as_codes(tmp_path: Path) -> None:
+    spoken = {
+        "Input_language": ["English"],
+        "Output_language": ["German", "Old Elvish"],
+        "Instruction_language": ["English"],
+    }
+    folder = write(tmp_path / "tasks", a=task("a", **spoken), b=task("b"))
+    assert [t.languages for t in opened(folder)] == [("en", "de"), ("en",)]
+
+
 def test_the_official_split_by_its_rule(tmp_path: Path) -> None:
     folder = write(
         tmp_path / "tasks",

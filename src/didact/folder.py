@@ -82,6 +82,21 @@ class Folder:
             raise
         return count
 
+    def link(self, name: str, other: str) -> None:
+        """Let a finished file stand under another name, too; no second copy where the disk can do without."""
+        place, staged = self.path / other, self.staging / other.replace("/", "_")
+        try:
+            try:
+                os.link(self.path / name, staged)
+            except OSError:
+                shutil.copyfile(self.path / name, staged)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            staged.replace(place)
+            _sync(place.parent)
+        except OSError as error:
+            staged.unlink(missing_ok=True)
+            raise disk_error(error, place) from error
+
     def move(self, staged: Path, name: str) -> None:
         """Put a finished folder from `staging` in its place; the one that stood there goes."""
         place, old = self.path / name, self.staging / f"old-{name}"

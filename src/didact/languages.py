@@ -23,6 +23,9 @@ NAMES = {
 }  # fmt: skip
 
 
+CODES = {name: code for code, name in reversed(NAMES.items())}  # the short one, where there are two
+
+
 def language(code: str) -> str:
     """The name of a language in English; ValueError for a code that is not known."""
     short = str(code).lower().replace("_", "-").split("-")[0]

@@ -187,7 +187,7 @@ class Run:
         elif name == "card":
             dropped = self.journal["stages"]["curate"]["outputs"].get("dropped.jsonl", {})
             found |= {"name": recipe.name, "dropped": dropped.get("sha256", "")}
-            found |= self._hashes("built.jsonl", "heldout.jsonl", "kept.jsonl")
+            found |= self._hashes("built.jsonl", "heldout.jsonl", "kept.jsonl", "mixture.json")
             found |= self._hashes("generated.jsonl", "generation.json") if recipe.generate else {}
             found |= self._hashes("curation.json") if (self.path / "curation.json").exists() else {}
         elif name == "tune":

@@ -161,10 +161,11 @@ def _longest(run: Run) -> int:
 
 def card(run: Run) -> Done:
     """The picture of what was kept and of what was left out, as a page, as a hub's README and as plain figures."""
-    from didact.card import Made, card_html, card_json, card_markdown, facts, turn_of
+    from didact.card import DATA, Made, card_html, card_json, card_markdown, facts, turn_of
     from didact.consult import ACCOUNT
 
     generated: dict[str, list[int]] = {}
+    mixture = json.loads((run.path / "mixture.json").read_text("utf-8"))
     accounts: list[dict[str, Any]] = []
     if run.recipe.generate:
         for made in run.instances("generated.jsonl"):
@@ -183,12 +184,14 @@ def card(run: Run) -> Done:
             accounts=accounts,
             asked=json.loads((run.path / ACCOUNT).read_text("utf-8")) if (run.path / ACCOUNT).exists() else (),
             generated=generated,
+            languages={name: task["languages"] for name, task in mixture["tasks"].items()},
         )
     )
     run.folder.write("card/card.json", card_json(found))
     run.folder.write("card/README.md", card_markdown(found))
     run.folder.write("card/card.html", card_html(found))
-    return {}, ("card/card.json", "card/README.md", "card/card.html")
+    run.folder.link("kept.jsonl", f"card/{DATA}")
+    return {}, ("card/card.json", "card/README.md", "card/card.html", f"card/{DATA}")
 
 
 def audit(run: Run) -> Done:

@@ -15,6 +15,7 @@ from didact import files, formats
 from didact.errors import UsageError, nearest
 from didact.formats.super_ni import Head, Shown, checked, head_of, instance_of, test_category
 from didact.instance import Drop, Instance, Origin, digest
+from didact.languages import CODES
 from didact.sources import Row, SuperNISource, Task
 from didact.template import expand, matches
 
@@ -98,7 +99,10 @@ def _task(file: Path, head: Head, config: SuperNISource, level: str, drop: Calla
 
     words = f"definition and examples ({config.encoding}), input -> question, output[] -> answer and references"
     mapping = formats.Mapping("super-ni", f"super-ni: {words}", partial(_read, head, shown))
-    return Task(head.name, cluster, head.licence, rows, (), ("input",), mapping, on_error=config.on_error, level=level)
+    languages = tuple(CODES[name] for name in head.languages if name in CODES)
+    return Task(
+        head.name, cluster, head.licence, rows, (), ("input",), mapping, False, config.on_error, level, languages
+    )
 
 
 def _read(head: Head, shown: Shown, row: Mapping[str, Any], origin: Origin) -> list[Instance]:

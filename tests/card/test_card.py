@@ -17,6 +17,7 @@ from didact.card.facts import licence_kind
 from didact.card.grammar import root
 from didact.card.page import header, sunburst
 from didact.console import Console
+from didact.folder import json_line
 from didact.instance import Drop, Instance, Message, Origin, Part
 from didact.run import Run, open_run
 
@@ -231,9 +232,9 @@ def test_the_header_is_what_hubs_read() -> None:
     assert of("Apache-2.0")["license"] == "apache-2.0"
     assert of("CC BY-SA 4.0", "CC BY-SA 4.0")["license"] == "cc-by-sa-4.0"
     assert of("MIT", "CC BY 4.0")["license"] == ["cc-by-4.0", "mit"]
-    assert of("MIT", "ask me") | {"tags": 0, "configs": 0} == {
+    assert of("MIT", "ask me") | {"tags": 0, "configs": 0, "dataset_info": 0} == {
         "pretty_name": "x", "license": "other", "license_name": "mixed", "size_categories": ["n<1K"],
-        "task_categories": ["text-generation"], "tags": 0, "configs": 0,
+        "task_categories": ["text-generation"], "tags": 0, "configs": 0, "dataset_info": 0,
     }  # fmt: skip
     assert of("None: (research) only")["license_name"] == "none-research-only"
     assert of("")["license"] == "unknown"
@@ -257,6 +258,30 @@ def test_the_header_is_what_hubs_read() -> None:
     assert body.startswith("\n# ")
     warned = card_markdown(facts(Made("x", [made("q", "a", licence="CC BY-NC 4.0")])))
     assert "1 instances: non-commercial (CC BY-NC 4.0)." in warned
+
+
+def test_languages_are_those_that_sources_tell() -> None:
+    kept = [made(f"q{i}", "a", task=task) for i, task in enumerate(("a", "a", "b", "c", "d"))]
+    found = facts(Made("x", kept, languages={"a": ["de", "en"], "b": ["en"], "c": [], "d": ["---\nno: code"]}))
+    assert [(row["language"], row["kept"]) for row in found["languages"]] == [
+        ("en", 3), ("de", 2), ("", 1), ("---\nno: code", 1),
+    ]  # fmt: skip
+    assert header(found)["language"] == ["de", "en"]
+    assert "language" not in header(facts(Made("x", kept)))
+    assert "no: code" not in card_markdown(found).split("---\n", 2)[1]
+
+
+def test_the_datasets_library_reads_the_folder_of_the_card(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets", "4.7", reason="needs didact[hub]")
+    plain = [made(f"{'long ' * 400}{i}", "a") for i in range(6000)]  # more than the library looks at for the types
+    asked = Message("user", (Part("x.png", "input", "image"), Part("q", "input")))
+    origin = Origin("rows.jsonl", 2, parents=("rows.jsonl:1",))
+    odd = Instance.of((asked, Message("assistant", (Part("a"),))), origin, ("another",), ("a", "b"), {"shots": "1"})
+    kept = [*plain, odd]
+    (tmp_path / "kept.jsonl").write_text("".join(json_line(i.to_json()) for i in kept), "utf-8")
+    (tmp_path / "README.md").write_text(card_markdown(facts(Made("x", kept[-3:]))), "utf-8")
+    read = datasets.load_dataset(str(tmp_path), cache_dir=str(tmp_path / "cache"), split="train")
+    assert [Instance.from_json(row) for row in read] == kept
 
 
 def test_lineage_shows_what_was_done_to_a_row() -> None:
@@ -292,6 +317,8 @@ def test_a_run_has_a_card_and_makes_it_again_only_when_something_changed(tmp_pat
     assert (found["counts"]["kept"], found["drops"][0]["reason"]) == (3, "exact duplicate")
     assert yaml.safe_load((folder / "README.md").read_text("utf-8").split("---\n")[1])["license"] == "mit"
     assert "Where it comes from" in (folder / "card.html").read_text("utf-8")
+    assert (folder / "kept.jsonl").read_bytes() == (run.path / "kept.jsonl").read_bytes()
+    assert (folder / "kept.jsonl").stat().st_ino == (run.path / "kept.jsonl").stat().st_ino, "no second copy"
     before = (folder / "card.html").stat().st_mtime_ns
     carded(tmp_path, tiny_llama)
     assert (folder / "card.html").stat().st_mtime_ns == before

@@ -28,6 +28,7 @@ def mixture_of(built: Built, tokenizer: str = "") -> dict[str, Any]:
         tasks[task.name] = {
             "cluster": task.cluster,
             "licence": task.licence,
+            "languages": list(task.languages),
             "rows": end - start,
             "rows held out": int(np.count_nonzero(plan.held[start:end])),
             "group": list(plan.groups[number]),

@@ -4,6 +4,6 @@ that can be counted. Facts first (`facts.py`, JSON), then two ways to show them 
 
 from didact.card.facts import facts
 from didact.card.made import Made, turn_of
-from didact.card.page import card_html, card_json, card_markdown
+from didact.card.page import DATA, card_html, card_json, card_markdown
 
-__all__ = ["Made", "card_html", "card_json", "card_markdown", "facts", "turn_of"]
+__all__ = ["DATA", "Made", "card_html", "card_json", "card_markdown", "facts", "turn_of"]

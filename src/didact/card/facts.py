@@ -33,7 +33,8 @@ def facts(made: Made) -> Fact:
         "licences": _licences(made.kept),
         "clusters": _clusters(made.kept),
         "how": _how(made.kept),
-        "languages": scripts(some),
+        "languages": _languages(made),
+        "scripts": scripts(some),
         "lengths": {"question": lengths(i.prompt for i in some), "answer": lengths(i.answer for i in some)},
         "labels": _labels(made.kept),
         "drops": _drops(made.dropped, made.kept),
@@ -114,6 +115,14 @@ def _how(kept: Sequence[Instance]) -> list[Fact]:
     templates = len({i.origin.via for i in kept if i.origin.via.startswith("template:")})
     rows = [{"way": way, "kept": count} for way, count in ways.most_common() if count]
     return [{**row, "templates": templates} if row["way"] == "template" else row for row in rows]
+
+
+def _languages(made: Made) -> list[Fact]:
+    """Languages as sources and templates tell them, by the instances of their tasks; "" for those that tell none."""
+    tasks, found = Counter(i.origin.task for i in made.kept), Counter[str]()
+    for task, kept in tasks.items():
+        found.update(dict.fromkeys(made.languages.get(task) or ("",), kept))
+    return [{"language": language, "kept": kept} for language, kept in found.most_common()]
 
 
 def _labels(kept: Sequence[Instance]) -> list[Fact]:

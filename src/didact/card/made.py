@@ -26,6 +26,7 @@ class Made:
     accounts: Sequence[Mapping[str, Any]] = ()
     asked: Sequence[Mapping[str, Any]] = ()
     generated: Mapping[str, Sequence[int]] = field(default_factory=dict)  # strategy: turn_of each that it gave on
+    languages: Mapping[str, Sequence[str]] = field(default_factory=dict)  # task: ISO 639 codes that are told of it
 
 
 def evenly(items: Sequence[Instance], most: int) -> Sequence[Instance]:

@@ -18,6 +18,17 @@ from didact.audit.report import cell, visible
 from didact.card.made import Fact
 
 SIZES = {1_000: "1K", 10_000: "10K", 100_000: "100K", 1_000_000: "1M", 10_000_000: "10M", 100_000_000: "100M"}
+DATA = "kept.jsonl"
+# Told, as the library would guess types from the first rows: all of them may lack references, or a tag that later ones
+# have. `json` (datasets from 4.7 on) keeps each object with the keys that it has.
+FEATURES = [
+    {"name": "id", "dtype": "string"},
+    {"name": "messages", "list": [{"name": "role", "dtype": "string"}, {"name": "parts", "list": "json"}]},
+    {"name": "references", "list": "string"},
+    {"name": "choices", "list": "string"},
+    {"name": "origin", "dtype": "json"},
+    {"name": "tags", "dtype": "json"},
+]
 HUB_LICENCES = {
     "mit", "apache-2.0", "cc-by-2.0", "cc-by-2.5", "cc-by-3.0", "cc-by-4.0", "cc-by-sa-3.0", "cc-by-sa-4.0",
     "cc-by-nc-2.0", "cc-by-nc-3.0", "cc-by-nc-4.0", "cc-by-nd-4.0", "cc-by-nc-nd-3.0", "cc-by-nc-nd-4.0",
@@ -51,6 +62,8 @@ def header(found: Fact) -> Fact:
     lower = next((limit for limit in reversed(SIZES) if size >= limit), None)
     category = "n<1K" if lower is None else f"{SIZES[lower]}<n<{SIZES[upper] if upper else '1B'}"
     header: Fact = {"pretty_name": found["name"]}
+    languages = sorted(row["language"] for row in found["languages"] if re.fullmatch("[a-z]{2,3}", row["language"]))
+    header |= {"language": languages} if languages else {}
     if licences in ([], ["unknown"]):
         header["license"] = "unknown"
     elif set(licences) <= HUB_LICENCES:
@@ -61,7 +74,8 @@ def header(found: Fact) -> Fact:
     header["size_categories"] = [category]
     header["task_categories"] = ["text-generation"]
     header["tags"] = ["instruction-tuning", "didact", *(["synthetic"] if found["counts"]["generated"] else [])]
-    header["configs"] = [{"config_name": "default", "data_files": [{"split": "train", "path": "kept.jsonl"}]}]
+    header["configs"] = [{"config_name": "default", "data_files": [{"split": "train", "path": DATA}]}]
+    header["dataset_info"] = {"features": FEATURES}
     return header
 
 

@@ -47,6 +47,7 @@ class Head:
     sources: tuple[str, ...]
     licence: str
     english: bool
+    languages: tuple[str, ...]
     positive: tuple[tuple[str, str, str], ...]
     negative: tuple[tuple[str, str, str], ...]
 
@@ -58,7 +59,7 @@ def head_of(task: Mapping[str, Any], name: str) -> Head:
     if not isinstance(definition, str) or not definition.strip():
         fix = "write what the task asks for, as text or as a list of texts"
         raise UsageError("the task has no definition", fix, field="Definition")
-    languages = [word for kind in ("Input", "Output", "Instruction") for word in _texts(task, f"{kind}_language")]
+    languages = [word for kind in ("Instruction", "Input", "Output") for word in _texts(task, f"{kind}_language")]
     return Head(
         name=name,
         definition=definition.strip(),
@@ -66,6 +67,7 @@ def head_of(task: Mapping[str, Any], name: str) -> Head:
         sources=_texts(task, "Source"),
         licence=", ".join(_texts(task, "Instance License")),
         english=all(language == "English" for language in languages),  # drafts that name no language are English
+        languages=tuple(dict.fromkeys(languages)),
         positive=_examples(task, "Positive Examples"),
         negative=_examples(task, "Negative Examples"),
     )

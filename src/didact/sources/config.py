@@ -15,6 +15,10 @@ T = TypeVar("T")
 Name = Annotated[str, Field(description="name of the task; the file's name unless given")]
 Cluster = Annotated[str, Field(description="cluster of tasks it belongs to, for holding whole clusters out")]
 Licence = Annotated[str, Field(description="licence of the data, kept with every instance")]
+Languages = Annotated[
+    list[Annotated[str, Field(pattern=r"^[a-z]{2,3}$")]],
+    Field(description="ISO 639 codes of the rows' languages, for the card; those of the templates unless given"),
+]
 Templates = Annotated[
     str,
     Field(description="template file (didact's or promptsource's YAML), or the name of a set that comes with didact"),
@@ -80,6 +84,7 @@ class FileSource(BaseModel):
     task: Name = ""
     cluster: Cluster = ""
     licence: Licence = ""
+    languages: Languages = []
     templates: Templates = ""
     use: Use = []
     rename: Rename = {}
@@ -131,6 +136,7 @@ class HubSource(BaseModel):
     task: Name = ""
     cluster: Cluster = ""
     licence: Licence = ""
+    languages: Languages = []
     templates: Templates = ""
     use: Use = []
     rename: Rename = {}

@@ -97,13 +97,17 @@ def _task(
         except UsageError as error:
             raise error.at(file=path, line=first[0]) from error
     group = tuple(config.rename.get(column, column) for column in config.group)
-    task = Task(name, origin.cluster, config.licence, rows, (), group, None, config.references, on_error)
+    languages = tuple(config.languages)
+    task = Task(
+        name, origin.cluster, config.licence, rows, (), group, None, config.references, on_error, languages=languages
+    )
     if config.templates:
         chosen = choose(found.templates, config.use, config.templates)
         renamed = columns_after(labels, config.rename)
         bound = tuple(bind(template, renamed) for template in chosen)
         _try(bound, next(_rows(config, source, read, look, labels), None), path)
-        return replace(task, templates=bound)
+        spoken = (code.strip() for template in bound for code in template.metadata.get("languages", "").split(","))
+        return replace(task, templates=bound, languages=languages or tuple(dict.fromkeys(filter(None, spoken))))
     looked_at = [row.data for row in islice(_rows(config, source, read, look, labels), LOOKED_AT)]
     try:
         mapping = formats.detect(looked_at, config.format)

@@ -26,6 +26,7 @@ class Task:
     rows: gives the rows anew at each call. group: columns whose equal values keep rows on one side of the split.
     mapping: how rows without templates are read. references: rows of one group are right answers to one question.
     on_error: what a row's fault leads to. level: at which level the source itself holds the whole task out.
+    languages: ISO 639 codes, as far as they are told.
     """
 
     name: str
@@ -38,3 +39,4 @@ class Task:
     references: bool = False
     on_error: Literal["stop", "drop"] = "stop"
     level: str = ""
+    languages: tuple[str, ...] = ()

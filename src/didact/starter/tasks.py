@@ -67,6 +67,7 @@ def tasks(rows_per_task: int, seed: int, only: Sequence[str] = ()) -> list[Task]
             rows=lambda spec=spec: rows(spec, rows_per_task, seed),  # type: ignore[misc]
             templates=templates(spec),
             group=("key",),
+            languages=("en",),
         )
         for spec in chosen
     ]

@@ -63,3 +63,10 @@ def test_what_is_not_as_the_model_says_is_left_to_from_pretrained(fault: str, tm
     if fault == "cut":
         path.write_bytes(path.read_bytes()[:-10])
     assert direct(folder, AutoModelForCausalLM) is None
+
+
+def test_no_first_values_are_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = make_model(tmp_path, "llama")
+    for name in ("_no_grad_normal_", "_no_grad_uniform_"):
+        monkeypatch.setattr(torch.nn.init, name, lambda *a, **k: pytest.fail("drawn"))
+    assert direct(folder, AutoModelForCausalLM) is not None

@@ -51,6 +51,10 @@ def trained(pattern: str, *, trim: bool = True, normalizer: Any = None) -> Token
     return tokenizer
 
 
+def made(tokenizer: Tokenizer) -> Words:
+    return Words(tokenizer, tokenizer.to_str())
+
+
 def texts(n: int) -> list[str]:
     """Blanks of all kinds, contractions, digits, punctuation, added tokens, and letters of other scripts."""
     draw = random.Random(0)
@@ -64,7 +68,7 @@ def texts(n: int) -> list[str]:
 @pytest.mark.parametrize("trim", [True, False])
 def test_ids_and_spans_are_the_tokenizers(pattern: str, trim: bool) -> None:
     tokenizer = trained(pattern, trim=trim, normalizer=normalizers.NFC() if trim else None)
-    ours, all_ = Words(tokenizer), texts(6000)
+    ours, all_ = made(tokenizer), texts(6000)
     found = ours.encode(all_)
     for text, (ids, spans) in zip(all_, found, strict=True):
         expected = tokenizer.encode(text, add_special_tokens=False)
@@ -74,7 +78,7 @@ def test_ids_and_spans_are_the_tokenizers(pattern: str, trim: bool) -> None:
 
 def test_ascii_is_not_given_to_the_tokenizer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(words, "PROOFS", 0)
-    ours, given = Words(trained(GPT2)), list[str]()
+    ours, given = made(trained(GPT2)), list[str]()
     real = ours._whole
     monkeypatch.setattr(ours, "_whole", lambda some: (given.extend(some), real(some))[1])
     ours.encode(["The cat's hat.</s>", "naïve", "x = 12"])
@@ -84,7 +88,7 @@ def test_ascii_is_not_given_to_the_tokenizer(monkeypatch: pytest.MonkeyPatch) ->
 def test_a_difference_leaves_all_to_the_tokenizer(monkeypatch: pytest.MonkeyPatch) -> None:
     """As when a later version of the library cuts in another way."""
     tokenizer = trained(LLAMA3)
-    ours = Words(tokenizer)
+    ours = made(tokenizer)
     ours._pattern = words._ascii(GPT2)
     all_ = ["fine", "a.\n\nb ### \n c"]
     found = ours.encode(all_)
@@ -104,7 +108,7 @@ def test_what_is_not_known_is_left_to_the_tokenizer(kind: str) -> None:
         tokenizer.add_special_tokens([AddedToken("<mask>", lstrip=True)])
     elif kind == "lowercase":
         tokenizer.normalizer = normalizers.Lowercase()
-    ours = Words(tokenizer)
+    ours = made(tokenizer)
     assert ours._pattern is None
     assert ours.encode(["a Hat <mask>"])[0][0] == tokenizer.encode("a Hat <mask>", add_special_tokens=False).ids
 
@@ -113,7 +117,7 @@ def test_words_are_not_kept_without_end(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(words, "MOST", 3)
     monkeypatch.setattr(words, "BATCH", 2)
     tokenizer = trained(GPT2)
-    ours, all_ = Words(tokenizer), [f"w{n} v{n}" for n in range(200)]
+    ours, all_ = made(tokenizer), [f"w{n} v{n}" for n in range(200)]
     assert [ids for ids, _ in ours.encode(all_)] == [tokenizer.encode(text).ids for text in all_]
     assert len(ours._known) < 20
 

@@ -57,7 +57,7 @@ def uninitialised() -> Iterator[None]:
 
     class Skip(TorchFunctionMode):
         def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-            if getattr(function, "__module__", "") == "torch.nn.init":
+            if getattr(function, "__module__", "") in ("torch.nn.init", "transformers.initialization"):
                 return args[0] if args else kwargs["tensor"]
             return function(*args, **(kwargs or {}))
 

@@ -10,7 +10,8 @@ import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal
 
 from didact.calling import Calling, calling
 from didact.conversation import Conversations, Layout
@@ -78,8 +79,8 @@ class Renderer:
         self._backend = Tokenizer.from_str(backend.to_str())
         self._backend.no_padding()
         self._backend.no_truncation()
-        self._literal = without_added(self._backend)
-        self._words = Words(self._backend)
+        told = self._backend.to_str()
+        self._words = Words(self._backend, told)
         added = {token.content: i for i, token in tokenizer.added_tokens_decoder.items()}
         special = {t.content: i for i, t in tokenizer.added_tokens_decoder.items() if t.special}
         special |= {t: tokenizer.convert_tokens_to_ids(t) for t in tokenizer.all_special_tokens}
@@ -89,12 +90,17 @@ class Renderer:
         self._mark_ids = frozenset(marks.values())
         self._control = any_of(special)
         self.bos = _bos(tokenizer)
-        self.hash = digest([tokenizer.chat_template, self._backend.to_str(), sorted(marks), self.bos, RULES], 64)
+        self.hash = digest([tokenizer.chat_template, told, sorted(marks), self.bos, RULES], 64)
         self._conversations = Conversations(tokenizer, self._control, any_of(marks))
         self.stop = self._conversations.stops[0]
         stops = [special[self._control.search(stop).group()] for stop in self._conversations.stops]  # type: ignore[union-attr]
         eos = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
         self.stop_ids: tuple[int, ...] = tuple(dict.fromkeys([*stops, *eos]))
+
+    @cached_property
+    def _literal(self) -> Any:
+        """The tokenizer without added tokens, for the few texts that have them as letters."""
+        return without_added(self._backend)
 
     # ---- instance -> ids
 

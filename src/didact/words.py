@@ -26,18 +26,21 @@ PROOFS, BATCH, MOST = 64, 2048, 1 << 17
 
 
 class Words:
-    """One tokenizer's words. `encode` gives the ids and character spans of texts, without special tokens of its own."""
+    """One tokenizer's words. told: what it writes of itself.
 
-    def __init__(self, backend: Any) -> None:
+    `encode` gives the ids and character spans of texts, without special tokens of its own.
+    """
+
+    def __init__(self, backend: Any, told: str) -> None:
         self._backend, self._known, self._proved = backend, dict[str, Word | None](), 0
-        told = json.loads(backend.to_str())
-        self._model, ends = backend.model, told["post_processor"] or {}
+        steps = json.loads(told)
+        self._model, ends = backend.model, steps["post_processor"] or {}
         trims = [
             step.get("trim_offsets") for step in (ends, *ends.get("processors", ())) if step.get("type") == "ByteLevel"
         ]
         self._blank = " " if any(trims) else ""
-        self._pattern = _pattern(told)
-        self._added, self._marks = _added(told)
+        self._pattern = _pattern(steps)
+        self._added, self._marks = _added(steps)
         if self._added is None:
             self._pattern = None
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from itertools import islice
 from random import Random
+from typing import Any
 
 import pytest
 
 from didact.starter import base_folder, corpus
 from didact.starter.gates import GATES, accuracy, probes, wilson
-from didact.starter.world import world
+from didact.starter.world import table, world
 
 
 @pytest.mark.parametrize("name", GATES)
@@ -50,6 +52,17 @@ def test_a_gate_stays_as_hard_as_it_is(name: str, monkeypatch: pytest.MonkeyPatc
             words = set(prompt.split(" "))
             assert len(words & set(w.reserved_names)) == 3
             assert len(words & {value for values in w.values.values() for value in values}) >= 4
+
+
+@pytest.mark.parametrize(("name", "skill"), [("lookup", "look"), ("pick", "pick")])
+def test_a_gate_keeps_the_statements_its_target_was_set_on(name: str, skill: str, monkeypatch: Any) -> None:
+    """What the corpus gained since would dilute the statements that leave open what is asked for."""
+    frames = table("frames")
+    assert len(frames[skill]["say"]) == {"look": 10, "pick": 5}[skill]
+    marked = {**frames, skill: {**frames[skill], "also": ["MARK ^{a}"] * 50}}
+    monkeypatch.setattr(corpus, "table", lambda _: marked)
+    assert not any("MARK" in prompt for prompt, _ in probes(name, GATES[name][0], 400, 0))
+    assert any("MARK" in text for text in islice(corpus.documents(0, {"owners": 1, "listed": 1}), 50))
 
 
 def test_accuracy_counts_right_next_words(tmp_path: object) -> None:

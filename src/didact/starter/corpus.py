@@ -129,8 +129,13 @@ def sample(rng: Random, w: World, sort: str, held: bool = False, small: bool = F
     return pieces.labels(rng, w, held, rng.choice((2, 3, 3, 4)), "define" if rng.random() < 0.8 else "example")
 
 
-def compose(rng: Random, w: World, piece: Piece, n: int, before: float = 0.4, brief: float | None = None) -> str:
-    """A document of a piece and `n` of its asks; with chance `before` one comes before the text, settled after it."""
+def compose(
+    rng: Random, w: World, piece: Piece, n: int, before: float = 0.4, brief: float | None = None, first: bool = False
+) -> str:
+    """A document of a piece and `n` of its asks; with chance `before` one comes before the text, settled after it.
+
+    brief, first: as in `realize`.
+    """
     by_skill: dict[str, list[Ask]] = {}
     for ask in piece.asks:
         by_skill.setdefault(ask.skill, []).append(ask)
@@ -143,19 +148,21 @@ def compose(rng: Random, w: World, piece: Piece, n: int, before: float = 0.4, br
         asks = asks[1:]
     elif piece.text:
         parts = [piece.text]
-    parts += [realize(rng, w, ask, brief) for ask in asks]
+    parts += [realize(rng, w, ask, brief, first) for ask in asks]
     return _LOST.sub("\n ", _ARTICLE.sub(r"\1n ", " ".join(parts)))
 
 
-def realize(rng: Random, w: World, ask: Ask, brief: float | None = None) -> str:
+def realize(rng: Random, w: World, ask: Ask, brief: float | None = None, first: bool = False) -> str:
     """An ask settled at once: in a statement, in brief, or as a thought with words between.
 
-    brief: 0, only thoughts; 1, no thoughts; else four in five are not.
+    brief: 0, only thoughts; 1, no thoughts; else four in five are not. first: only the statements that were there
+    when the gates' targets were set.
     """
     frames, draw = table("frames"), rng.random() if brief is None else 0.8 * rng.random() if brief else 1.0
     own = _own(ask)
     if draw < 0.35 and "say" in own:
-        return str(rng.choice(own["say"]).format(a=ask.answer, **ask.fields))
+        said = own["say"] if first else [*own["say"], *own.get("also", [])]
+        return str(rng.choice(said).format(a=ask.answer, **ask.fields))
     question, answer = phrase(rng, ask)
     if draw < 0.8:
         return str(rng.choice(frames["brief"]).format(q=question, a=answer))

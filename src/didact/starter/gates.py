@@ -1,7 +1,8 @@
 """The gates of the base: what it must be able to do in prose, with people and lists it never met, before it may ship.
 
 Each gate asks for the next word, greedily, over the whole vocabulary, in the frames of the corpus; the last one asks
-that instructions are not answered before tuning. Targets were set beforehand and are never tuned.
+that instructions are not answered before tuning. Targets were set beforehand and are never tuned; the frames are those
+that they were set on, whatever the corpus gained since.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ class Gate:
 def ask_one(rng: Random, w: World, piece: pieces.Piece, *skills: str) -> Probe:
     """A document of one ask of the piece, cut before its answer."""
     ask = rng.choice([ask for ask in piece.asks if ask.skill in skills])
-    text = corpus.compose(rng, w, replace(piece, asks=[ask]), 1)
+    text = corpus.compose(rng, w, replace(piece, asks=[ask]), 1, first=True)
     prompt, _, rest = text.partition(" ^")
     return prompt, rest.split(" ")[0]
 
@@ -116,9 +117,10 @@ WATCHED: Mapping[str, Callable[[Random, World], Probe]] = {
     "news": lambda rng, w: ask_one(rng, w, pieces.report(rng, w, True, 2), "news"),
 }
 ENOUGH = 0.85  # of a skill that is only watched
+GATE_N, GATE_SEED = 400, 1  # what a gate is measured on
 
 
-def check(folder: Path, n: int = 400, seed: int = 1) -> list[Gate]:
+def check(folder: Path, n: int = GATE_N, seed: int = GATE_SEED) -> list[Gate]:
     """All gates of the base in `folder`, n probes each; the last is exact match on instructions, which must be low."""
     from didact.infer import Answerer
     from didact.model import load
@@ -134,12 +136,13 @@ def check(folder: Path, n: int = 400, seed: int = 1) -> list[Gate]:
 
 
 def watch(folder: Path, n: int = 200, seed: int = 2) -> list[Gate]:
-    """All skills that are asked for by the next word, also those without a gate, which need `ENOUGH`."""
+    """All skills that are asked for by the next word: the gates as `check` asks them, and `n` probes of each skill
+    without a gate, which needs `ENOUGH`."""
     from didact.model import load
 
     loaded = load(str(folder))
-    every = {**GATES, **{name: (draw, ENOUGH, False) for name, draw in WATCHED.items()}}
-    return [measure(loaded, name, *gate, n=n, seed=seed) for name, gate in every.items()]
+    gates = [measure(loaded, name, *gate, n=GATE_N, seed=GATE_SEED) for name, gate in GATES.items()]
+    return gates + [measure(loaded, name, draw, ENOUGH, False, n=n, seed=seed) for name, draw in WATCHED.items()]
 
 
 def measure(

@@ -80,6 +80,11 @@ END = {
     **LAST, "checks": 0.19, "alike": 0.09, "listed": 0.11, "odd": 0.05, "twins": 0.03, "known": 0.04, "labels": 0.03,
 }  # fmt: skip
 ENDING = ("things", "things", "things", "alike", "claim", "claim", "asked", *SECOND)
+OWNED = {
+    "scene": 0.12, "owners": 0.32, "checks": 0.14, "alike": 0.08, "story": 0.03, "twins": 0.03, "listed": 0.11,
+    "odd": 0.04, "known": 0.04, "labels": 0.04, "review": 0.01, "feelings": 0.01, "news": 0.03,
+}  # fmt: skip
+SETTLED = {"dense": 0.12, "brief": 0.16, "thoughts": 0.17, "ahead": 0.45, "full": 0.1}
 SCHEDULE = (
     Phase("drills", 700, (2e-3, 2e-3), 1.0, 0.0, tokens=1536),
     Phase("dense", 2800, (2e-3, 1.79e-3), 0.12, 0.02, EARLY, DENSE, tokens=2048),
@@ -91,6 +96,8 @@ SCHEDULE = (
     Phase("after", 800, (1.25e-3, 1.25e-3), 0.17, 0.02, AFTER, AFTERWARDS, ALIKE, 0.4, tokens=3072),
     Phase("settle", 1700, (1.2e-3, 1.2e-3 - 1.19e-3 * 17 / 44), 0.12, 0.02, LAST, EVEN, REPLAYED, 0.4, tokens=3072),
     Phase("end", 2700, (7.4e-4, 1e-5), 0.12, 0.02, END, EVEN, ENDING, 0.4, tokens=3072),
+    Phase("owned", 5300, (6e-4, 1e-5), 0.10, 0.02, OWNED, EVEN, ENDING, 0.4, tokens=3072),
+    Phase("sure", 1300, (3e-4, 1e-5), 0.08, 0.004, OWNED, SETTLED, ENDING, 0.4, tokens=3072),
 )
 
 
@@ -107,12 +114,13 @@ def make(
     """Make a base in `folder` (its checkpoint too; the same call goes on after a stop) and return the folder.
 
     steps: stop after so many of the schedule's steps. probe: called every `every` steps with model and tokenizer.
+    A GPU is used where there is one; weights are equal to the bit only on a CPU with one thread.
     """
     import torch
 
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer = make_tokenizer(folder)
-    model = new_model(len(tokenizer), tokenizer, seed)
+    model = new_model(len(tokenizer), tokenizer, seed).to("cuda" if torch.cuda.is_available() else "cpu")
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
     total = sum(phase.steps for phase in schedule)
     body = torch.compile(model.model, dynamic=True) if compiled else model.model
@@ -123,7 +131,7 @@ def make(
         ids, weights = next(feed)
         for group in optimizer.param_groups:
             group["lr"] = rate(schedule, step)
-        loss, right = train_step(model, optimizer, ids, weights, body)
+        loss, right = train_step(model, optimizer, ids.to(model.device), weights.to(model.device), body)
         tokens += ids.numel()
         running = right if running == 0 else 0.95 * running + 0.05 * right
         if (step + 1) % 100 == 0:
@@ -138,7 +146,7 @@ def make(
                     f"probe {step + 1} {tokens} " + json.dumps({name: round(value, 3) for name, value in found.items()})
                 )
                 model.train()
-    introduce(model, tokenizer)
+    introduce(model.cpu(), tokenizer)
     write_base(folder, model, tokenizer)
     return folder
 
@@ -332,11 +340,11 @@ def train_step(
     """One step, the head on weighted positions only. Gives the loss and the share of determined words right."""
     import torch
 
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast(ids.device.type, torch.bfloat16):
         hidden = (model.model if body is None else body)(input_ids=ids, use_cache=False).last_hidden_state
     rows, columns = (weights[:, 1:] > 0).nonzero(as_tuple=True)
     target, weight = ids[rows, columns + 1], weights[rows, columns + 1]
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast(ids.device.type, torch.bfloat16):
         logits = model.lm_head(hidden[rows, columns])
     each = torch.nn.functional.cross_entropy(logits.float(), target, reduction="none")
     loss = (each * weight).sum() / weight.sum()

@@ -45,7 +45,7 @@ def test_a_leak_is_named_with_what_it_did() -> None:
     assert f"most in {place['source']} (40 of 40)" in found.verdict
     assert found.low is not None
     assert found.low > 0.2
-    assert found.examples[0]["trained_on"]["id"] == trained()[0].id
+    assert found.examples[0]["near"][0]["id"] == trained()[0].id
 
 
 def test_overlap_that_does_not_help_is_told_apart_and_none_is_none() -> None:

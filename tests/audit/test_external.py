@@ -33,6 +33,7 @@ def test_differences_are_paired_and_corrected() -> None:
     assert none.category == "no difference shown"
     assert "would often be missed" in none.verdict
     assert "No task of a, b has a metric" in ask({"a": {}}).verdict
+    assert "name some" in audit([ExternalConfig()], subject(untuned(), untuned()))[0].verdict
 
 
 def test_only_figures_per_item_are_taken() -> None:

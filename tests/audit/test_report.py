@@ -191,3 +191,105 @@ def test_curve_skips_what_is_not_finite() -> None:
     assert len(drawn.raw.split()) == 10
     assert drawn.first == drawn.last == pytest.approx(1.0)
     assert curve(steps[:1]) is None
+
+
+def exhibit_finding() -> Finding:
+    from didact.audit.exhibit import line, table, whiskers
+
+    told = {"value": 0.5, "low": 0.3, "high": 0.7, "n": 9}
+    pictures = [
+        whiskers([(HOSTILE, HOSTILE, told), ("b", "", {**told, "value": None, "low": None})], "points", HOSTILE),
+        whiskers([("c", "", told)], "percent"),
+        whiskers([("d", "", told)], "bits per token"),
+        line({"score": [(100, told), (200, {"value": 0.6})], "none": []}, "instances", "percent", "climbs"),
+    ]
+    tables = [table("Figures", ["", "a", HOSTILE], [[HOSTILE, 0.25, 1234], ["x", None, True]])]
+    near = [
+        {
+            "id": "9",
+            "prompt": HOSTILE,
+            "answer": "a",
+            "source": "f.jsonl",
+            "row": 7,
+            "task": "t",
+            "via": "template:w",
+            "teacher": "",
+            "licence": "CC0",
+            "parents": [],
+        }
+    ]
+    side = {"text": "x", "stopped": True, "ranked_first": None, "score": 1.0, "right_form": True}
+    example = {
+        "rule": "r",
+        "task": "t",
+        "template": "",
+        "source": "s",
+        "row": 1,
+        "prompt": [],
+        "right": ["a"],
+        "choices": [],
+        "base": side,
+        "tuned": side,
+        "titles": {"base": "as it stood", "tuned": "blanked"},
+        "near": near,
+    }
+    request = {"rule": "empty", "request": HOSTILE, "reply": "", "judged": ["breaks"]}
+    details = {"category": "robust", "pictures": pictures, "tables": tables}
+    return Finding("sensitivity", "Q?", "Robust. So it is.", 0.1, 0.0, 0.2, 0.3, 9, [example, request], details)
+
+
+def test_pictures_tables_examples_and_lineage_of_any_probe_are_drawn() -> None:
+    html = report_html(findings_from_json(findings_to_json([exhibit_finding()])), about())
+    page = Page(html)
+    text = " ".join(" ".join(page.words).split())
+    assert page.open == []
+    assert "script" not in {tag for tag, _ in page.tags}
+    assert sum(attributes.get("class") == "whisker" for _, attributes in page.tags) == 3
+    assert sum(tag == "polyline" for tag, _ in page.tags) == 2 + 2  # the training curve has two
+    for told in (
+        "climbs",
+        "1,234",
+        "0.250",
+        "as it stood",
+        "blanked",
+        "f.jsonl:7",
+        "licence CC0",
+        "breaks",
+        "(nothing)",
+    ):
+        assert told in text
+    assert ("a", {"href": "#sensitivity-1"}) in page.tags
+    assert any(attributes.get("id") == "sensitivity-1" for _, attributes in page.tags)
+    markdown = report_markdown([exhibit_finding()], about())
+    assert "| x | – | True |" in markdown
+    assert "<script>" not in markdown.replace("\\<", "")
+
+
+def test_examples_get_the_training_rows_nearest_to_them() -> None:
+    from planted import trained
+
+    from didact.audit.nearby import with_lineage
+
+    rows = trained(30)
+    found = audit([StopConfig()], subject(untuned(), untuned(form=0.3), trained=rows))
+    own = rows[0]
+    example = {"task": own.origin.task, "cluster": "c", "prompt": [{"role": "user", "slot": None, "text": own.prompt}]}
+    one = Finding("p", "q", "v", examples=[example])
+    with_lineage([one], rows)
+    assert example["near"][0]["id"] == own.id
+    assert found[0].examples
+    assert all("near" in shown for shown in found[0].examples)
+
+
+def test_a_ladder_is_drawn_within_its_picture() -> None:
+    from didact.audit.exhibit import line
+    from didact.audit.picture import ladder
+
+    points = [(float(2**i), {"value": i / 10, "low": i / 10 - 0.05, "high": i / 10 + 0.05}) for i in range(1, 9)]
+    drawn = ladder(line({"a": points, "b": []}, "n", "percent"))
+    (_, path, dots), (_, empty, none) = drawn.series
+    assert len(dots) == 8
+    assert all(0 <= dot[key] <= 100 for dot in dots for key in ("x", "y", "low", "high"))
+    assert [dot["y"] for dot in dots] == sorted((dot["y"] for dot in dots), reverse=True)
+    assert (path.count(","), empty, none) == (8, "", ())
+    assert ladder(line({}, "n", "nats")).series == ()

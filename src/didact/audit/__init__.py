@@ -20,6 +20,7 @@ from didact.audit.imitation import ImitationConfig, imitation
 from didact.audit.judge import JudgedConfig, judge
 from didact.audit.kept import remembering
 from didact.audit.memorised import MemorisedConfig, memorised
+from didact.audit.nearby import with_lineage
 from didact.audit.quality import QualityConfig, quality
 from didact.audit.refusal import RefusalConfig, refusal
 from didact.audit.sensitivity import SensitivityConfig, sensitivity
@@ -111,4 +112,5 @@ def audit(
             verdict = f"Cannot be said. The probe failed: {type(error).__name__}: {problem}"
             details = {"category": "failed", "traceback": traceback.format_exc()}
             findings.append(Finding(config.type, f"What does the {config.type} probe say?", verdict, details=details))
+    with_lineage(findings, subject.trained)
     return findings

@@ -18,7 +18,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from didact.audit.exhibit import table, whiskers
 from didact.audit.interval import mean_interval
-from didact.audit.measure import clip, example, failed, groups_of, measure, sample
+from didact.audit.measure import example, failed, groups_of, measure, sample
+from didact.audit.nearby import row
 from didact.audit.seeds import gap_interval
 from didact.audit.standing import settled
 from didact.audit.subject import Finding, Overlap, Subject
@@ -149,6 +150,6 @@ def _examples(subject: Subject, items: Sequence[Instance], known: dict[str, Over
         near = trained.get(known[instance.id].near)
         told = {"rule": known[instance.id].reason, **example(instance, base, tuned, i)}
         if near is not None:
-            told["trained_on"] = {"id": near.id, "prompt": clip(near.prompt), "answer": clip(near.answer)}
+            told["near"] = [row(near)]
         shown.append(told)
     return shown

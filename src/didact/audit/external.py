@@ -28,7 +28,7 @@ class ExternalConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
     type: Literal["external"] = "external"
-    tasks: list[str] = Field(min_length=1, description="names of tasks of lm-evaluation-harness, or of the folder's")
+    tasks: list[str] = Field([], description="names of tasks of lm-evaluation-harness, or of the folder's")
     folder: str = Field("", description="folder of task files beside the recipe")
     limit: int = Field(200, ge=1, description="items of each task")
     shots: int | None = Field(None, ge=0, description="examples before each question; the task's own unless given")
@@ -38,6 +38,8 @@ class ExternalConfig(BaseModel):
 
 def external(config: ExternalConfig, subject: Subject) -> list[Finding]:
     """One finding over all tasks: the mean difference, and each task's with its interval and corrected p."""
+    if not config.tasks:
+        return [failed("external", QUESTION, "No task is named; name some: {type: external, tasks: [...]}.")]
     if subject.harness is None:
         return [failed("external", QUESTION, "The harness cannot be run here.")]
     scores = subject.harness(config.model_dump())

@@ -70,6 +70,49 @@ def curve(metrics: Sequence[Mapping[str, Any]], smoothing: float = 0.9, points: 
     return Curve(x, y, _path(steps, x, y, every), _path(smooth, x, y, every), smooth[0][1], smooth[-1][1])
 
 
+@dataclass(frozen=True)
+class Ladder:
+    """Lines over a logarithmic scale: ticks of x (place, label), the axis of y, per series its points in percent."""
+
+    ticks: tuple[tuple[float, str], ...]
+    y: Axis
+    series: tuple[tuple[str, str, tuple[Mapping[str, float], ...]], ...]
+
+
+def ladder(picture: Mapping[str, Any], factor: float = 100) -> Ladder:
+    """A picture of kind `line`, ready to draw; points without an interval have none drawn."""
+    series = {name: [p for p in points if _finite(p.get("value"))] for name, points in picture["series"].items()}
+    places = sorted({float(point["x"]) for points in series.values() for point in points}) or [1.0]
+    low, high = math.log(places[0]), math.log(places[-1])
+    width = (high - low) or 1.0
+    ends = [
+        factor * point[key]
+        for points in series.values()
+        for point in points
+        for key in ("value", "low", "high")
+        if _finite(point.get(key))
+    ]
+    y = axis([*ends, 0.0, 100.0] if picture["unit"] == "percent" else ends)
+
+    def at(x: float) -> float:
+        return round(2 + 96 * (math.log(x) - low) / width, 2)
+
+    drawn = []
+    for name, points in series.items():
+        dots = []
+        for point in sorted(points, key=lambda point: float(point["x"])):
+            told = {
+                "x": at(float(point["x"])),
+                "y": 100 - y.at(factor * point["value"]),
+                "value": factor * point["value"],
+            }
+            for key in ("low", "high"):
+                told[key] = 100 - y.at(factor * point[key]) if _finite(point.get(key)) else told["y"]
+            dots.append(told)
+        drawn.append((name, " ".join(f"{dot['x']},{dot['y']}" for dot in dots), tuple(dots)))
+    return Ladder(tuple((at(x), f"{x:,.0f}") for x in places), y, tuple(drawn))
+
+
 def _path(points: Sequence[tuple[float, float]], x: Axis, y: Axis, every: int) -> str:
     kept = [*points[:-1:every], points[-1]]
     return " ".join(f"{x.at(step)},{round(100 - y.at(loss), 2)}" for step, loss in kept)

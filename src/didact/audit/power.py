@@ -52,7 +52,7 @@ def next_gain(
     """The law of 1 - score over a ladder, and the gain it promises from the last size to `target`, with an interval.
 
     scores: sizes x seeds x items. units: which group each item belongs to. Items are resampled by group and seeds with
-    them; the law is fitted anew each time, so its own uncertainty is in the interval.
+    them, and the law is fitted anew each time; the largest miss of the law widens the interval.
     """
     law = fit(sizes, 1 - scores.mean(axis=(1, 2)))
     rng = np.random.default_rng(seed)
@@ -65,6 +65,8 @@ def next_gain(
         means = np.array([scores[i][seeds[i]][:, picked].mean() for i in range(len(sizes))])
         one = fit(sizes, 1 - means)
         gains.append(one.at(sizes[-1]) - one.at(target))
-    low, high = np.quantile(gains, [0.025, 0.975])
+    observed = 1 - scores.mean(axis=(1, 2))
+    miss = max(abs(law.at(n) - error) for n, error in zip(sizes, observed, strict=True))  # where no law fits, say less
+    low, high = np.quantile(gains, [0.025, 0.975]) + np.array([-miss, miss])
     value = law.at(sizes[-1]) - law.at(target)
     return law, Interval(value, float(low), float(high), float(np.std(gains)), scores.shape[2], len(groups))

@@ -14,11 +14,74 @@ from typing import Any
 
 import jinja2
 
-from didact.audit.picture import axis, curve
+from didact.audit.picture import axis, curve, ladder
 from didact.audit.subject import Finding
 from didact.audit.verdict import LEVELS, SHORT, headline
 
+UNITS = {  # unit -> factor, digits
+    "points": (100, 1),
+    "percent": (100, 1),
+    "bits per token": (1, 3),
+    "nats": (1, 3),
+    "ratio": (1, 2),
+    "words": (1, 1),
+}
 MARKS = {
+    **dict.fromkeys(
+        (
+            "robust",
+            "the meaning is used",
+            "no overlap worth a mention",
+            "well calibrated",
+            "refuses next to nothing that has an answer",
+            "obeys more than before",
+            "no sign of learning by heart",
+            "no secret leaks",
+            "a gain inside and outside",
+            "a gain inside without a loss outside",
+            "style and skill",
+            "skill more than style",
+            "better",
+            "tuned preferred",
+            "the instruction matters",
+            "the input matters",
+        ),
+        "good",
+    ),
+    **dict.fromkeys(
+        (
+            "sensitive",
+            "overlap, its effect open",
+            "overlap without a larger gain",
+            "overconfident",
+            "underconfident",
+            "a gain inside, its cost open",
+            "skill on supported tasks, style beyond",
+            "the instruction hardly matters",
+            "skill on supported tasks, reach open",
+            "style, and no skill shown",
+            "better and worse",
+            "mostly rambles",
+            "the input hardly matters",
+            "surface pattern",
+        ),
+        "partly",
+    ),
+    **dict.fromkeys(
+        (
+            "contaminated",
+            "refuses what has an answer",
+            "obeys less than before",
+            "learnt by heart",
+            "imitation",
+            "a gain inside at a cost outside",
+            "a loss inside the domain",
+            "a cost outside without a gain inside",
+            "base preferred",
+            "mostly breaks",
+        ),
+        "bad",
+    ),
     "task learning": "good",
     "stops reliably": "good",
     "no forgetting seen": "good",
@@ -82,7 +145,15 @@ def _environment() -> jinja2.Environment:
         undefined=jinja2.StrictUndefined,
     )
     environment.filters.update(
-        visible=visible, percent=_percent, signed=_signed, span=_span, number=_number, cell=cell, axis=axis
+        visible=visible,
+        percent=_percent,
+        signed=_signed,
+        span=_span,
+        number=_number,
+        cell=cell,
+        axis=axis,
+        ladder=ladder,
+        figure=_figure,
     )
     return environment
 
@@ -99,6 +170,7 @@ def _context(findings: Sequence[Finding], about: About) -> dict[str, Any]:
         "steps": list(about.metrics)[:: max(1, len(about.metrics) // 20)],
         "dropped": sorted(about.dropped.items(), key=lambda item: -item[1]),
         "limits": LIMITS,
+        "units": UNITS,
     }
 
 
@@ -138,6 +210,17 @@ def _visible(character: str) -> str:
     if unicodedata.category(character) == "Zs":
         return " "
     return "\ufffd" if 0xD800 <= code < 0xE000 else f"<U+{code:04X}>"
+
+
+def _figure(value: object) -> str:
+    """A cell of a table: text as it is, numbers short, whole ones with separators."""
+    if value is None or value == "":
+        return "–"
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return visible(value)
+    if isinstance(value, int) or value == int(value):
+        return f"{int(value):,}".replace("-", "−")
+    return f"{value:,.{3 if abs(value) < 1 else 1}f}".replace("-", "−")
 
 
 def _percent(value: float | None) -> str:

@@ -464,3 +464,14 @@ def signals_are_as_before() -> Iterator[None]:
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     yield
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+def test_an_end_that_nobody_asked_for_says_what_it_is(recipe: Path, tmp_path: Path) -> None:
+    run = open_run(recipe, tmp_path / "a", [], quiet())
+    with pytest.raises(Interrupted, match="the rows are prepared") as caught, run.patience():
+        raise Interrupted("the rows are prepared", 0)
+    assert caught.value.code == 0
+    run.stop = 15
+    with pytest.raises(Interrupted, match="repeat the command to go on") as caught, run.patience():
+        raise Interrupted("stopped after step 3")
+    assert caught.value.code == 143

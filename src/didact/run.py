@@ -273,6 +273,8 @@ class Run:
         try:
             yield
         except Interrupted as stopped:
+            if not self.stop:  # it ends by itself: other machines are to go on
+                raise
             raise self.interrupted() from stopped
         finally:
             self.patient = False

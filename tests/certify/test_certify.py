@@ -16,6 +16,7 @@ from didact import model as models
 from didact.certify import PROOFS, Proof, Subject, certify, gradients, to_json
 from didact.forward import Forward
 from didact.instance import Instance, Message, Origin, Part
+from didact.methods import METHODS
 from didact.methods.full import FullConfig
 from didact.methods.lora import LoraConfig
 from didact.model import load
@@ -54,6 +55,13 @@ def test_everything_holds(kind: str, method: Any, tmp_path: Path) -> None:
     assert "16 rows" in by_name["masks"].detail
     assert "32 turns" in by_name["stops"].detail
     assert {entry["name"] for entry in to_json(proofs)} == set(PROOFS)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", METHODS)
+def test_everything_holds_for_every_method(name: str, tiny_llama: Path) -> None:
+    proofs = certify(Subject(lambda: load(str(tiny_llama)), METHODS[name].config(), CONFIG, rows()))
+    assert [(proof.name, proof.detail) for proof in proofs if not proof.holds] == []
 
 
 def break_mask(subject: Subject, patch: pytest.MonkeyPatch) -> None:

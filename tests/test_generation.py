@@ -138,6 +138,19 @@ def test_a_recipe_changed_midway_is_refused_with_the_difference_or_taken_on_dema
         assert server.calls > calls
 
 
+def test_a_mistake_that_cost_nothing_is_mended_without_more_ado(start: Callable[..., Run], home: Path) -> None:
+    with Server(teacher) as server:
+        for text, told in (("", "the file holds no rows"), ("not json", "malformed JSON"), (None, "no such file")):
+            (home / "seeds.jsonl").unlink(missing_ok=True)
+            if text is not None:
+                (home / "seeds.jsonl").write_text(text)
+            with pytest.raises(UsageError, match=told):
+                start(server, "generate.0.seeds=seeds.jsonl")
+        assert server.calls == 0
+        start(server)
+        assert server.calls > 0
+
+
 def test_a_changed_recipe_can_go_on_anew(start: Callable[..., Run], monkeypatch: pytest.MonkeyPatch) -> None:
     with Server(teacher) as server:
         stop_midway(server, start, monkeypatch)

@@ -140,7 +140,11 @@ class Run:
     def _refuse_change(self, before: dict[str, Any], inputs: dict[str, Any]) -> None:
         """Generation that was stopped midway goes on with the same recipe, or on demand anew with another."""
         from didact.generation import changed_midway
+        from didact.teachers import CALLS
 
+        calls = self.path / CALLS
+        if not calls.exists() or not calls.stat().st_size:  # nothing was asked yet: there is nothing to mix up
+            return
         if changed := changed_midway(before, inputs):
             problem = f"the recipe was changed while generation was stopped midway: {', '.join(changed[:3])}"
             fix = "undo that, or go on with the new one: didact generate --anew (paid answers are kept)"

@@ -361,7 +361,7 @@ def test_a_local_model_is_asked_in_batches_and_paid_once(tmp_path: Path) -> None
     def speak(requests: Any) -> list[Answer]:
         asked.append(len(requests))
         return [
-            Answer(request.text.upper(), "stop", 1, 2, "the answer is blank" if "b" in request.text else "")
+            Answer(request.text + "!", "stop", 1, 2, "the answer is blank" if "b" in request.text else "")
             for request in requests
         ]
 
@@ -369,13 +369,13 @@ def test_a_local_model_is_asked_in_batches_and_paid_once(tmp_path: Path) -> None
         llm = Llm(Local("model-1", speak, batch=2), log)
         replies = llm.ask([said("a"), said("b"), said("c"), said("a")])
         assert [(reply.state, reply.text) for reply in replies] == [
-            ("ok", "A"),
+            ("ok", "a!"),
             ("rejected", ""),
-            ("ok", "C"),
-            ("ok", "A"),
+            ("ok", "c!"),
+            ("ok", "a!"),
         ]
         assert asked == [2, 1]
-        assert Llm(Local("model-1", speak), log).ask([said("c")])[0].text == "C"
+        assert Llm(Local("model-1", speak), log).ask([said("c")])[0].text == "c!"
         assert asked == [2, 1]
         Llm(Local("model-2", speak), log).ask([said("c")])
         assert asked == [2, 1, 1]
@@ -504,3 +504,23 @@ def test_vectors_of_an_endpoint_are_asked_counted_and_paid_like_every_call(ask: 
         again = ask(server, api="embeddings", extra={"dimensions": 2})
         assert again.ask(Request(prompt=f"text {i}", max_tokens=0) for i in range(9)) == replies
         assert server.calls == 9 + len(bad)
+
+
+@pytest.mark.parametrize("local", [False, True])
+def test_an_answer_that_repeats_the_prompt_is_rejected_once_for_all(
+    local: bool, ask: Callable[..., Llm], tmp_path: Path
+) -> None:
+    """A judge that sends the rubric back would give the mark that the rubric ends with."""
+    long = "Judge the answer below from 1 to 5. " * 12
+    prompts = [said("Say yes."), said(long + "0"), said(long + "1"), Request(prompt=long + "2"), said("Say yes")]
+    answers = {"Say yes.": " say  YES.", long + "0": f"{long}0 5", long + "1": "5", long + "2": long + "2"}
+    if local:
+        with Log(tmp_path / "log") as log:
+            llm = Llm(Local("m", lambda asked: [Answer(answers.get(r.last, "Yes")) for r in asked]), log)
+            replies = llm.ask(prompts)
+    else:
+        with Server(lambda data, before: ok(answers.get(prompt_of(data), "Yes"))) as server:
+            replies = ask(server).ask(prompts)
+    states = [(reply.state, reply.why) for reply in replies]
+    echo = ("rejected", "the answer repeats the prompt")
+    assert states == [echo, echo, ("ok", ""), echo, ("ok", "")]

@@ -96,7 +96,7 @@ def _texts(config: BacktranslateConfig, context: Context) -> Iterator[tuple[int,
         raise UsageError("there is no such file of texts", "check texts", file=path)
 
     def stop(reason: str, error: UsageError) -> None:
-        raise error.at(file=path)
+        raise UsageError(error.problem, "mend the file of texts", file=path, line=error.line, field=error.field)
 
     count, seen = 0, set[str]()
     for line, row in files.records(path, stop):

@@ -65,10 +65,11 @@ def instance(
     teacher: str = "",
     parents: Sequence[str] = (),
     licence: str = "",
-    layout: str = "{instruction}\n{input}",
+    layout: str = "",
     tags: dict[str, str] | None = None,
 ) -> Instance:
     """One question and its answer. parents: what `name_of` says of the instructions it grew from."""
+    layout = layout or ("{instruction}\n{input}" if given else "{instruction}")
     before, _, after = layout.partition("{input}")
     question = [Part(before.replace("{instruction}", instruction), "instruction")]
     if given:

@@ -13,6 +13,8 @@ from typing import Any
 
 import yaml
 
+from didact.llm import repeats
+
 CONTROL = re.compile(
     r"<\|[^|<>\s]{1,40}\|>|</?s>|\[/?INST\]|<</?SYS>>|<(?:start|end)_of_turn>|<\|?(?:eot|bos|eos|pad)\|?>"
 )
@@ -47,15 +49,9 @@ def fault(text: str, asked: str = "", longest: int = 20_000) -> str:
         return "holds control characters"
     if _refusal().search(stripped[:300]):
         return "a refusal"
-    if asked and _same(stripped, asked):
+    if asked and repeats(stripped, asked):
         return "repeats the prompt"
     return "in another language" if asked and _foreign(stripped, asked) else ""
-
-
-def _same(text: str, asked: str) -> bool:
-    shown = " ".join(asked.split()).casefold()
-    found = " ".join(text.split()).casefold()
-    return found == shown or (len(found) > 200 and found.startswith(shown[:200]))
 
 
 def _foreign(text: str, asked: str) -> bool:

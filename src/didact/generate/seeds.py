@@ -57,7 +57,7 @@ def with_examples(seeds: Sequence[SeedTask], setting: str, home: Path) -> list[S
 
 def _file(path: Path) -> list[SeedTask]:
     def fault(reason: str, error: UsageError) -> None:
-        raise error.at(file=path)
+        raise UsageError(error.problem, "mend the file of seed tasks", file=path, line=error.line, field=error.field)
 
     rows = list(files.records(path, fault))
     if not rows:

@@ -12,7 +12,7 @@ from didact.llm.config import EndpointConfig, LocalConfig, TeacherConfig
 from didact.llm.endpoint import Endpoint, vector
 from didact.llm.local import Local
 from didact.llm.log import Log
-from didact.llm.nouns import Answer, Counts, Reply, Request
+from didact.llm.nouns import Answer, Counts, Reply, Request, repeats
 
 __all__ = [
     "Answer",
@@ -29,5 +29,6 @@ __all__ = [
     "Reply",
     "Request",
     "TeacherConfig",
+    "repeats",
     "vector",
 ]

@@ -133,7 +133,7 @@ class Llm:
                 raise self.budget.reached(len(new), estimate, 0.0)
             answers = teacher.speak(list(new.values())) if new else []
             for key, answer in zip(new, answers, strict=True):
-                found[key] = reply = ended(answer, key, 1)
+                found[key] = reply = ended(answer, new[key], key, 1)
                 self.record(reply)
             if new:
                 self.log.sync()

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 State = Literal["ok", "rejected", "failed"]
+ECHO = 200  # characters of a question that no answer begins with by chance
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +30,21 @@ class Request:
 
     @property
     def text(self) -> str:
-        """All that the teacher is shown, for estimates and for finding echoes."""
+        """All that the teacher is shown, for estimates."""
         return "\n".join(text for _, text in self.messages) if self.messages else self.prompt
+
+    @property
+    def last(self) -> str:
+        """What it is to go on from, for finding echoes."""
+        return self.messages[-1][1] if self.messages else self.prompt
+
+
+def repeats(text: str, asked: str) -> bool:
+    """Whether a text says nothing but what was asked, or begins as a longer question does."""
+    if text.lstrip()[:1].casefold() != asked.lstrip()[:1].casefold():
+        return False
+    shown, found = (" ".join(words.split()).casefold() for words in (asked, text))
+    return found == shown or (len(shown) > ECHO and found.startswith(shown[:ECHO]))
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from didact.errors import UsageError
 from didact.llm.budget import Budget
 from didact.llm.endpoint import Endpoint, Fault, Outcome, Refused, Wait
 from didact.llm.log import Log
-from didact.llm.nouns import Answer, Reply, Request
+from didact.llm.nouns import Answer, Reply, Request, State, repeats
 from didact.llm.pace import Pace
 from didact.llm.transport import Connection, TransportError
 
@@ -202,7 +202,7 @@ class Round:
         if isinstance(outcome, Answer):
             self.refusals, self.answered = None, time.monotonic()
             self.llm.pace.answered()
-            self._record(job, ended(outcome, job.key, job.calls))
+            self._record(job, ended(outcome, job.request, job.key, job.calls))
             return
         if self.refusals is not None:
             self.refusals += 1
@@ -283,19 +283,12 @@ class Round:
             raise UsageError(problem, "see to the teacher and repeat: all answers are kept", file=config.base_url)
 
 
-def ended(answer: Answer, key: str, calls: int) -> Reply:
-    state = "rejected" if answer.why else "ok"
-    text = "" if answer.why.startswith("the answer") else answer.text  # too long, blank or not to be written
-    return Reply(
-        "rejected" if state == "rejected" else "ok",
-        text,
-        answer.why,
-        answer.finish,
-        key,
-        answer.tokens_in,
-        answer.tokens_out,
-        calls,
-    )
+def ended(answer: Answer, request: Request, key: str, calls: int) -> Reply:
+    """The reply that an answer makes; one that only repeats the prompt is no use to anybody."""
+    why = answer.why or ("the answer repeats the prompt" if repeats(answer.text, request.last) else "")
+    text = "" if why.startswith("the answer") else answer.text  # too long, blank or not to be written
+    state: State = "rejected" if why else "ok"
+    return Reply(state, text, why, answer.finish, key, answer.tokens_in, answer.tokens_out, calls)
 
 
 def worst(request: Request) -> int:

@@ -17,6 +17,7 @@ from didact.recipe import Recipe, changed
 if TYPE_CHECKING:
     from didact.model import Loaded
     from didact.run import Run
+    from didact.tune import Result
 
 KEPT = "audit/answers"
 
@@ -69,6 +70,13 @@ def retrained(
     run: Run, instances: Sequence[Instance], name: str = "control", changes: Mapping[str, Any] | None = None
 ) -> Loaded:
     """A fresh base tuned in memory on these instances, by the recipe of the run with some settings changed."""
+    return trained(run, instances, name, changes)[0]
+
+
+def trained(
+    run: Run, instances: Sequence[Instance], name: str = "control", changes: Mapping[str, Any] | None = None
+) -> tuple[Loaded, Result]:
+    """The same, with what the loop said of its last training."""
     from didact.fit import fit
     from didact.methods.virtual import longest_row
     from didact.model import load
@@ -83,13 +91,14 @@ def retrained(
     if recipe.method.type in PROGRAMS:
         recipe = changed(recipe, {"tune.precision": precision(run, recipe)})
         with run.patience(), run.console.progress("") as update:
-            return follow(
+            tuned, _, result = follow(
                 recipe,
                 str(run.model_name(recipe)),
                 instances,
                 report=lambda part, step: report(step),
                 stop=lambda: bool(run.stop),
-            )[0]
+            )
+        return tuned, result
     loaded = load(run.model_name(recipe))
     limit = longest_row(loaded, recipe.method, recipe.tune.max_length)
     truncation = "drop" if recipe.tune.truncation == "refuse" else recipe.tune.truncation
@@ -99,5 +108,5 @@ def retrained(
         run.console.stage("", f"{name}: {told}")
     settings = recipe.tune.model_copy(update={"precision": precision(run, recipe)})
     with run.patience(), run.console.progress("") as update:
-        tune(loaded, recipe.method, fitted.tokens, settings, report=report, stop=lambda: bool(run.stop))
-    return loaded
+        result = tune(loaded, recipe.method, fitted.tokens, settings, report=report, stop=lambda: bool(run.stop))
+    return loaded, result

@@ -24,11 +24,13 @@ def subject_of(run: Run, shelf: Answers) -> Subject:
     from didact import starter
     from didact.audit import Subject
     from didact.infer import Answerer
+    from didact.methods.virtual import ahead
     from didact.model import load_tuned
 
     base, tuned = Answerer(run.model()), Answerer(load_tuned(run.path / "tuned"))
     heldout = list(run.instances("heldout.jsonl"))
-    fitting = _fits(run, base, heldout)
+    virtual = ahead(run.recipe.method)
+    fitting = fits(run, base, heldout, virtual)
     asked = [instance for instance, fits in zip(heldout, fitting, strict=True) if fits]
     code = fingerprint.speaking()
     files = sorted(file for file in (run.path / "tuned").rglob("*") if file.is_file())
@@ -55,7 +57,7 @@ def subject_of(run: Run, shelf: Answers) -> Subject:
         ),
         shelf=shelf,
         overlap=lambda instances, n, near: _overlap(kept, instances, n, near),
-        fits=lambda instances: _fits(run, base, instances),
+        fits=lambda instances: fits(run, base, instances, virtual),
         reworded=lambda instances: _reworded(run, instances),
         sampled=sampled if base.loaded.kind == "causal" else None,  # other kinds answer greedily only
         ask=lambda conversations, teacher: Consult(run).ask([tuple(turns) for turns in conversations], teacher),
@@ -77,14 +79,13 @@ def _retrain(run: Run, arm: Arm) -> Speaker:
     return Answerer(retrained(run, arm.instances, arm.name, arm.changes))
 
 
-def _fits(run: Run, answerer: Answerer, instances: Sequence[Instance]) -> list[bool]:
-    """Which instances the model can read with room for an answer and every choice."""
-    from didact.methods.virtual import ahead
+def fits(run: Run, answerer: Answerer, instances: Sequence[Instance], virtual: int) -> list[bool]:
+    """Which instances the model can read behind virtual tokens with room for an answer and every choice."""
 
     limit, renderer = run.model().max_positions, run.renderer()
     if limit is None:
         return [True] * len(instances)
-    limit -= ahead(run.recipe.method)
+    limit -= virtual
     choices = {choice for instance in instances for choice in instance.choices}
     sizes = {choice: len(renderer.plain(choice)) + 2 for choice in choices}
     room = answerer.max_new_tokens

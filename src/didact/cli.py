@@ -180,6 +180,24 @@ def run(target: Target, out: Out = None, sets: Overrides = None, certified: Cert
 
 
 @app.command()
+def compare(
+    target: Target,
+    methods: Annotated[str, typer.Option("--methods", help="Names with commas between, or all.")] = "all",
+    seeds: Annotated[int, typer.Option("--seeds", min=1, help="Trainings of each method.")] = 3,
+    items: Annotated[int, typer.Option("--items", min=2, help="Held-out items that are asked.")] = 400,
+    out: Out = None,
+    sets: Overrides = None,
+) -> None:
+    """Tune with several methods on the same rows, and say which are better, which tie, and what they cost."""
+    from didact.compare import compare as beside
+
+    with _open(target, out, sets) as run:
+        run.upto("curate")
+        beside(run, methods, seeds, items)
+    _console().say(f"\nReport  {(run.path / 'compare' / 'report.html').resolve()}")
+
+
+@app.command()
 def chat(folder: Annotated[Path, typer.Argument(help="The folder of a run.", show_default=False)]) -> None:
     """Talk to the base model and the tuned one, side by side."""
     from didact.chat import chat as talk

@@ -207,6 +207,7 @@ def test_the_bill_is_printed_and_nothing_is_asked(
     out = capsys.readouterr().out
     assert "self_instruct: about 28 requests" in out
     assert "(big: m)" in out
+    assert "; at least 1 s for each second that a call takes" in out  # 28 calls, 32 at once
     assert not (home / "run" / "generated.jsonl").exists()
 
 

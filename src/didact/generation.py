@@ -219,7 +219,7 @@ def changed_midway(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
 
 def bill(run: Run) -> list[str]:
     """What the strategies will ask of their teachers, at most and at the prices of the recipe; nothing is asked."""
-    recipe, lines, total, money = run.recipe, [], Bill(0, 0, 0), 0.0
+    recipe, lines, total, money, rounds = run.recipe, list[str](), Bill(0, 0, 0), 0.0, 0.0
     context = Context(
         _nobody,
         built=lambda: run.instances("built.jsonl"),
@@ -234,10 +234,12 @@ def bill(run: Run) -> list[str]:
         for teacher in map(recipe.teachers.__getitem__, names):
             if isinstance(teacher, EndpointConfig):
                 prices.append(part.money(teacher.input_price, teacher.output_price))
+                rounds += part.requests / teacher.slots / len(names)
         price, asked = max(prices), ", ".join(f"{name}: {recipe.teachers[name].model}" for name in names)
         lines.append(f"{config.type}: {_priced(part, price)} ({asked})")
         total, money = total + part, money + price
-    lines.append(f"together: {_priced(total, money)}; what {CALLS} already answers is not asked again")
+    least = f"; at least {rounds:,.0f} s for each second that a call takes" if rounds else ""
+    lines.append(f"together: {_priced(total, money)}{least}; what {CALLS} already answers is not asked again")
     return lines + [_judged(config, recipe) for config in recipe.curate if isinstance(config, JudgeConfig)]
 
 

@@ -108,3 +108,17 @@ with lean.imports():
     assert plain(1) == 2
 """
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+def test_what_is_thrown_away_later_is_collected() -> None:
+    code = """
+import gc, weakref
+from didact import lean
+import transformers
+class Loop: pass
+with lean.imports():
+    one = Loop(); one.self = one; seen = weakref.ref(one); del one
+gc.collect()
+assert seen() is None
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)

@@ -44,7 +44,8 @@ def paused() -> Iterator[None]:
 @contextmanager
 def imports() -> Iterator[None]:
     """Imports of transformers in here cost less; in a process of others only by pausing the collector of garbage."""
-    alone = _own and "RANK" not in os.environ and not {"transformers", COMPILER} & set(sys.modules)
+    first = "transformers" not in sys.modules
+    alone = _own and first and "RANK" not in os.environ and COMPILER not in sys.modules
     try:
         with paused():
             if alone:
@@ -53,7 +54,8 @@ def imports() -> Iterator[None]:
                 _stand_in(COMPILER, str(Path(torch.__file__).parent / "_dynamo"), _compiler())
                 _no_sharding(torch.distributed)
             yield
-            gc.freeze()  # modules stay: nothing of them need be looked at again
+            if first:  # later there may be models among what is no longer used
+                gc.freeze()  # modules stay: nothing of them need be looked at again
     finally:
         if alone:
             _make_way(COMPILER)

@@ -132,8 +132,8 @@ def gain_sentence(evidence: Evidence) -> str:
 def _few_shot(score: float, shots: float, lead: Interval) -> str:
     stands = "is ahead of" if lead.low > 0 else "is behind" if lead.high < 0 else "is not clearly ahead of"
     return (
-        f"In content it {stands} the untuned model with {round(shots, 1):g} solved examples in its prompt, which reaches "
-        f"{percent(score)}: {points(lead)}."
+        f"In content it {stands} the untuned model with {round(shots, 1):g} solved examples in its prompt, which "
+        f"reaches {percent(score)}: {points(lead)}."
     )
 
 

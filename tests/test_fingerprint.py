@@ -26,6 +26,7 @@ AROUND = {
         "convert.py",
         "lineage.py",
         "starter_commands.py",
+        "compare",
     ),
 }
 

@@ -52,6 +52,7 @@ FACTORS = (0.3, 1.0, 3.0, 10.0)  # of the default rate, in a sweep
 PROMPTS = [
     {"length": length, "start": start} for length in (4, 16, 32) for start in ("vocabulary", "random")
 ]  # each at every factor
+TRIAL = 640  # examples of one trial of a sweep
 SIZES = (32, 128, 512, 2048, 8192)
 
 
@@ -167,15 +168,30 @@ def prompt(log: Log, sets: Sets, seeds: int) -> Iterator[Figure]:
     yield figure("methods.prompt_default_to_best", ratio, "ratio", 0.8, ratio >= 0.8)
 
 
-def sweep(log: Log, sets: Sets, names: Sequence[str]) -> None:
-    """Exact match of each method at multiples of its default rate, on rows that no figure is of."""
-    dev = sets.of(DEV, "seen_template")
+def sweep(log: Log, sets: Sets, names: Sequence[str], factors: Sequence[float]) -> None:
+    """What each method's loss comes to at multiples of its default rate, on rows that no figure is of.
+
+    One pass in steps of 16 examples: the mean over the last quarter of the steps is of rows not yet seen.
+    """
+    some = sets.of(DEV).train[:TRIAL]
     for name in names or list(ARMS):
-        found = {factor: arm(log, "sweep", name, DEV, dev, factor) for factor in FACTORS[: sets.few]}
-        told = "  ".join(
-            f"{rows[0]['rate']:.2g}: {share(rows).value:.3f} ({rows[0]['loss']:.2f})" for rows in found.values()
-        )
-        print(f"{name:<24} {told}")
+        kind, given = ARMS[name]
+        found = list[str]()
+        for factor in factors:
+            key = ("sweep", name, len(some), factor)
+            if not log.has(*key):
+                loaded, losses = load(str(base_folder())), list[float]()
+                rate = factor * METHODS[kind].rate(sum(weight.numel() for weight in loaded.model.parameters()))
+                config = TuneConfig(learning_rate=rate, precision="fp32", batch_size=16, seed=DEV)
+                items = loaded.renderer.render_all(some)
+                tune(
+                    loaded, METHODS[kind].config(**given), items, config, report=lambda s, to=losses: to.append(s.loss)
+                )
+                last = losses[-max(1, len(losses) // 4) :]
+                log.add(key[0], [{"rate": rate, "loss": statistics.mean(last)}], *key[1:])
+            (row,) = (row for row in log.rows if tuple(row["run"]) == key)
+            found.append(f"{row['rate']:.2g}: {row['loss']:.3f}")
+        print(f"{name:<24} {'   '.join(found)}", flush=True)
 
 
 def speed(sets: Sets, repeats: int) -> Iterator[Figure]:
@@ -215,6 +231,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="few examples, one seed: does everything run?")
     parser.add_argument("--part", nargs="*", default=["table", "rank", "data", "prompt", "speed"])
     parser.add_argument("--arms", nargs="*", default=[], help="of a sweep")
+    parser.add_argument("--factors", nargs="*", type=float, default=FACTORS, help="of the default rate, in a sweep")
     parser.add_argument("--examples", type=int, default=0)
     parser.add_argument("--heldout", type=int, default=0, help="items that are asked")
     parser.add_argument("--seeds", type=int, default=0)
@@ -230,7 +247,7 @@ def main() -> None:
     print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, base {same['base']}")
     for part in given.part:
         if part == "sweep":
-            sweep(log, sets, given.arms)
+            sweep(log, sets, given.arms, given.factors[: sets.few])
         elif part == "speed":
             figures += speed(sets, 1 if given.quick else 5)
         else:

@@ -31,7 +31,7 @@ def subject_of(run: Run, shelf: Answers) -> Subject:
     heldout = list(run.instances("heldout.jsonl"))
     virtual = ahead(run.recipe.method)
     fitting = fits(run, base, heldout, virtual)
-    asked = [instance for instance, fits in zip(heldout, fitting, strict=True) if fits]
+    asked = [instance for instance, fit in zip(heldout, fitting, strict=True) if fit]
     code = fingerprint.speaking()
     files = sorted(file for file in (run.path / "tuned").rglob("*") if file.is_file())
     own = {str(file.relative_to(run.path)): sha256(file) for file in files}

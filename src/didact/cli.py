@@ -32,6 +32,9 @@ app = typer.Typer(
 Target = Annotated[Path, typer.Argument(help="A recipe, or the folder of a run.", show_default=False)]
 Out = Annotated[Path | None, typer.Option("--out", "-o", help="Folder of the run.", show_default="runs/NAME")]
 Certified = Annotated[bool, typer.Option("--certified", help="Refuse to train without a certificate that holds.")]
+Budget = Annotated[
+    str | None, typer.Option("--budget", help="Time for the audit, such as 10m; it picks what fits. none: all of it.")
+]
 Overrides = Annotated[list[str] | None, typer.Option("--set", metavar="A.B=C", help="Change the recipe; repeatable.")]
 
 
@@ -162,21 +165,42 @@ def tune(
 
 
 @app.command()
-def audit(target: Target, out: Out = None, sets: Overrides = None) -> None:
-    """Up to here, then find out what the tuning taught."""
-    _tell_findings(_upto("audit", target, out, sets))
+def audit(
+    target: Target,
+    other: Annotated[Path | None, typer.Argument(help="A second run, to compare with.", show_default=False)] = None,
+    out: Out = None,
+    sets: Overrides = None,
+    budget: Budget = None,
+) -> None:
+    """Up to here, then find out what the tuning taught; of two runs, which taught more."""
+    if other is None:
+        _tell_findings(_upto("audit", target, out, _with_budget(sets, budget)))
+        return
+    if out is not None or sets or budget:
+        raise UsageError("two runs are compared as they are", "leave --out, --set and --budget away")
+    from didact.versus import against
+
+    console = _console()
+    found, told, page = against(target, other, console)
+    console.say(f"\n{told}", "stage")
+    for finding in found:
+        console.say(f"\n  {finding.question}", "aside")
+        console.say(f"  {finding.verdict}")
+    console.say(f"\nReport  {page.resolve()}")
 
 
 @app.command()
-def report(target: Target, out: Out = None, sets: Overrides = None) -> None:
+def report(target: Target, out: Out = None, sets: Overrides = None, budget: Budget = None) -> None:
     """Up to here, then write the report as one HTML page."""
-    _tell_findings(_upto("report", target, out, sets))
+    _tell_findings(_upto("report", target, out, _with_budget(sets, budget)))
 
 
 @app.command()
-def run(target: Target, out: Out = None, sets: Overrides = None, certified: Certified = False) -> None:
+def run(
+    target: Target, out: Out = None, sets: Overrides = None, certified: Certified = False, budget: Budget = None
+) -> None:
     """All stages, from rows to report; those that need not run again are reused."""
-    _tell_findings(_upto("report", target, out, sets, certified))
+    _tell_findings(_upto("report", target, out, _with_budget(sets, budget), certified))
 
 
 @app.command()
@@ -267,6 +291,12 @@ def _upto(
             require(run)
         run.upto(stage)
     return run
+
+
+def _with_budget(sets: list[str] | None, budget: str | None) -> list[str] | None:
+    return (
+        sets if budget is None else [*(sets or []), "audit_budget=" + ("null" if budget == "none" else f'"{budget}"')]
+    )
 
 
 def _open(target: Path, out: Path | None, sets: list[str] | None) -> Run:

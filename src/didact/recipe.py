@@ -13,7 +13,7 @@ from typing import Annotated, Any, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from didact.audit import Audit, ForgettingConfig, GainConfig, StopConfig
+from didact.audit import Audit, ForgettingConfig, GainConfig, StopConfig, seconds_of
 from didact.build import BuildConfig
 from didact.curate import Curate, DecontaminateConfig, HeuristicsConfig, LengthConfig
 from didact.errors import UsageError, nearest
@@ -54,6 +54,9 @@ class Recipe(BaseModel):
     audit: list[Audit] = Field(
         [GainConfig(), StopConfig(), ForgettingConfig()], description="what is asked of the tuned model"
     )
+    audit_budget: str | None = Field(
+        None, description="time for the audit, such as 10m: probes and sizes that fit, and what was left out is told"
+    )
 
     @field_validator("name")
     @classmethod
@@ -61,6 +64,16 @@ class Recipe(BaseModel):
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name):
             raise ValueError("use up to 64 letters, digits, dots, dashes and underscores, a letter or digit first")
         return name
+
+    @field_validator("audit_budget")
+    @classmethod
+    def _is_a_time(cls, text: str | None) -> str | None:
+        if text is not None:
+            try:
+                seconds_of(text)
+            except UsageError as error:
+                raise ValueError(f"{error.problem}: {error.fix}") from error
+        return text
 
     @model_validator(mode="after")
     def _teachers_are_there(self) -> Recipe:

@@ -204,6 +204,7 @@ class Run:
         elif name == "audit":
             found |= fingerprint.flat("audit", recipe.audit) | self._hashes("kept.jsonl", "heldout.jsonl", "tuned")
             found |= {"seed": recipe.seed, "model": fingerprint.model(self.model_name())}
+            found |= {"audit_budget": recipe.audit_budget} if recipe.audit_budget else {}
             asks = [config for config in recipe.audit if getattr(config, "teacher", "")]
             if asks:
                 from didact.teachers import judges

@@ -198,11 +198,17 @@ def audit(run: Run) -> Done:
     """Put the tuned model beside its base and ask both."""
     from didact.arms import Answers
     from didact.audit import audit as ask
-    from didact.audit import findings_to_json
+    from didact.audit import findings_to_json, seconds_of
     from didact.auditing import subject_of
 
     shelf = Answers(run)
-    findings = ask(run.recipe.audit, subject_of(run, shelf), lambda probe: run.console.stage("", f"asks: {probe}"))
+    budget = run.recipe.audit_budget
+    findings = ask(
+        run.recipe.audit,
+        subject_of(run, shelf),
+        lambda probe: run.console.stage("", f"asks: {probe}"),
+        None if budget is None else seconds_of(budget),
+    )
     run.folder.write("audit/findings.json", findings_to_json(findings))
     counts = {"findings": len(findings)}
     unanswered = sum(finding.details.get("category") == "failed" for finding in findings)

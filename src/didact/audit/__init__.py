@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Annotated, Any
 
 from pydantic import BaseModel, Field
 
 from didact.audit.added import AddedConfig, added
 from didact.audit.adherence import AdherenceConfig, adherence
+from didact.audit.budget import Plan, left_out, pace, planned, seconds_of
 from didact.audit.calibration import CalibrationConfig, calibration
 from didact.audit.contamination import ContaminationConfig, contamination
 from didact.audit.domain import DomainConfig, domain
@@ -89,19 +92,33 @@ __all__ = [
     "audit",
     "findings_from_json",
     "findings_to_json",
+    "seconds_of",
 ]
 
 
 def audit(
-    configs: Sequence[Audit], subject: Subject, report: Callable[[str], None] = lambda name: None
+    configs: Sequence[Audit],
+    subject: Subject,
+    report: Callable[[str], None] = lambda name: None,
+    seconds: float | None = None,
 ) -> list[Finding]:
     """Run the probes in order; one that fails is reported as a finding and the others go on.
 
-    report is called with each probe's name before it starts.
+    report is called with each probe's name before it starts. seconds: as many probes as fit into them, in sizes that
+    fit, and a last finding that says what was left out.
     """
-    subject = remembering(subject)
+    began, subject = time.monotonic(), remembering(subject)
     findings: list[Finding] = []
-    for config in configs:
+    plan = Plan(tuple((config, 0.0) for config in configs), {})
+    if seconds is not None:
+        table = {name: config for name, (config, _) in PROBES.items()}
+        cost = subject.seconds_per_instance * subject.epochs
+        plan = planned(configs, table, seconds, pace(subject), cost)
+    late: dict[str, str] = {}
+    for config, need in plan.probes:
+        if seconds is not None and findings and time.monotonic() - began + 0.5 * need > seconds:
+            late[config.type] = "the time was up"
+            continue
         report(config.type)
         try:
             findings += PROBES[config.type][1](config, subject)
@@ -112,5 +129,8 @@ def audit(
             verdict = f"Cannot be said. The probe failed: {type(error).__name__}: {problem}"
             details = {"category": "failed", "traceback": traceback.format_exc()}
             findings.append(Finding(config.type, f"What does the {config.type} probe say?", verdict, details=details))
+    if seconds is not None:
+        whole = replace(plan, left_out={**plan.left_out, **late})
+        findings.append(left_out(whole, seconds, time.monotonic() - began))
     with_lineage(findings, subject.trained)
     return findings

@@ -115,7 +115,7 @@ class About:
     """What the report says of the run besides its findings.
 
     facts: labelled lines in order (model, method, instances, time, versions). metrics: the rows of metrics.jsonl.
-    dropped: instances dropped, by reason.
+    dropped: instances dropped, by reason. headline: the whole in a sentence; that of the gain unless given.
     """
 
     name: str
@@ -123,6 +123,7 @@ class About:
     metrics: Sequence[Mapping[str, Any]] = ()
     kept: int = 0
     dropped: Mapping[str, int] = field(default_factory=dict)
+    headline: str = ""
 
 
 def report_html(findings: Sequence[Finding], about: About) -> str:
@@ -163,7 +164,7 @@ def _context(findings: Sequence[Finding], about: About) -> dict[str, Any]:
     order = list(LEVELS)
     return {
         "about": about,
-        "headline": headline(findings),
+        "headline": about.headline or headline(findings),
         "levels": sorted(levels, key=lambda view: order.index(view["level"])),
         "others": [view for view in map(_view, findings) if not view["level"]],
         "curve": curve(about.metrics),

@@ -27,6 +27,7 @@ AROUND = {
         "lineage.py",
         "starter_commands.py",
         "compare",
+        "versus.py",
     ),
 }
 

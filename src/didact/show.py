@@ -111,14 +111,12 @@ def show_data(path: Path, number: int, console: Console) -> None:
     if not shown:
         reasons = Counter(drop.reason for drop in source.drops)
         told = "; ".join(f"{many:,} {reason}" for reason, many in reasons.most_common())
-        fix = f"dropped: {told}" if told else "rows are counted from 1"
+        fix = f"dropped: {told}; first: {_detail(source.drops[0])}" if told else "rows are counted from 1"
         raise UsageError(f"there is no instance {number}: {source.rows:,} rows gave {at:,}", fix, file=path)
     console.say(f"\n{source.rows:,} rows, {at:,} instances, {len(source.drops):,} rows dropped", "bold")
     for reason, many in Counter(drop.reason for drop in source.drops).most_common():
         first = next(drop for drop in source.drops if drop.reason == reason)
-        place = f"{first.origin.source}:{first.origin.row}"
-        detail = first.detail if first.detail.startswith(place) else f"{place} {first.detail}".rstrip()
-        console.say(f"  {many:,} {reason}; first: {detail}")
+        console.say(f"  {many:,} {reason}; first: {_detail(first)}")
 
 
 def show_id(run: Run, wanted: str) -> None:
@@ -157,3 +155,9 @@ def _show_row_tokens(console: Console, renderer: Renderer, row: Instance) -> Non
         line.append(f"·{shown.id} ", style="aside")
     console.say(f"\n{len(tokens.ids)} tokens, {tokens.supervised} of them learnt", "bold")
     console.rich.print(line)
+
+
+def _detail(drop: Drop) -> str:
+    """Where a row that was dropped lies, and what was wrong with it."""
+    place = f"{drop.origin.source}:{drop.origin.row}"
+    return drop.detail if drop.detail.startswith(place) else f"{place} {drop.detail}".rstrip()

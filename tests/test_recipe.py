@@ -11,7 +11,8 @@ import pytest
 from pydantic import BaseModel, ConfigDict, Field
 
 from didact.errors import UsageError
-from didact.recipe import Recipe, json_schema, load_recipe, parse
+from didact.methods.presets import tuning_presets
+from didact.recipe import Recipe, json_schema, load_recipe, parse, parse_recipe
 
 ROOT = Path(__file__).parents[1]
 RECIPE = """\
@@ -268,3 +269,23 @@ def test_a_key_in_the_recipe_is_refused_and_not_shown() -> None:
     line = refusal(RECIPE + f"teachers: {{big: {teacher}}}\naudit: [{{type: gain}}]\n", model=Recipe)
     assert "teachers.big.key: give the name of an environment variable" in line
     assert "sk-abc" not in line
+
+
+def test_a_tuning_preset_fills_in_what_is_left_open() -> None:
+    recipe = parse_recipe("name: x\nmethod: {dropout: 0.2}\ntune: {preset: baize, epochs: 2}\n", "x.yaml")
+    assert recipe.method.model_dump() | {"rank": 8, "alpha": 16.0, "dropout": 0.2} == recipe.method.model_dump()
+    assert (recipe.tune.learning_rate, recipe.tune.epochs, recipe.tune.batch_size) == (2e-4, 2.0, 64)
+    own = parse_recipe("name: x\nmethod: {type: full}\ntune: {preset: baize}\n", "x.yaml")
+    assert own.method.type == "full"
+    assert Recipe.model_validate(recipe.model_dump(mode="json")) == recipe
+    with pytest.raises(UsageError, match=r'x.yaml:2:tune.preset: unknown preset "alpacca".*did you mean "alpaca"'):
+        parse_recipe("name: x\ntune: {preset: alpacca}\n", "x.yaml")
+
+
+@pytest.mark.parametrize("name", sorted(tuning_presets()))
+def test_every_tuning_preset_is_a_recipe(name: str) -> None:
+    recipe, preset = parse_recipe(f"name: x\ntune: {{preset: {name}}}\n", "x.yaml"), tuning_presets()[name]
+    for section in ("method", "tune"):
+        assert preset[section].items() <= getattr(recipe, section).model_dump().items()
+    assert preset["notes"]
+    assert preset["source"]

@@ -6,15 +6,25 @@ import json
 from pathlib import Path
 
 from didact.build.config import layouts, presets
+from didact.methods.presets import tuning_presets
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "presets.md"
 HEAD = """# Presets and layouts
 
-This page is written by `python tools/preset_reference.py` from `src/didact/build/presets.yaml` and `layouts.yaml`.
+This page is written by `python tools/preset_reference.py` from `src/didact/build/presets.yaml` and `layouts.yaml`, and
+`src/didact/methods/presets.yaml`.
 
 `build: {preset: NAME}` fills in the published settings of an instruction collection; whatever the recipe says itself
 comes before them, field by field: `build: {preset: flan2021, mixing: {maximum: 1000}}`.
 """
+TUNING = """
+## Tuning
+
+`tune: {preset: NAME}` fills in method and settings that were published for a system, for bases of its size: on another
+size give `learning_rate` yourself. What the recipe says comes before them.
+
+| preset | its base | method | settings | what differs |
+|---|---|---|---|---|"""
 SHAPES = {
     "options": "Layouts of answer options (`build.options.layouts`)",
     "few_shot": "Layouts of examples (`build.few_shot.layouts`)",
@@ -29,6 +39,12 @@ def reference() -> str:
         parts += [f"\n## {name}\n\nSource: {preset['source']}.\n", "| setting | value |", "|---|---|"]
         parts += [f"| `{key}` | `{value}` |" for key, value in _flat("", preset["build"])]
         parts += ["", *(f"* {note}" for note in preset["notes"])]
+    parts.append(TUNING)
+    for name, preset in tuning_presets().items():
+        settings = ", ".join(f"{key} {value}" for key, value in preset["tune"].items())
+        method = ", ".join(str(value) if key == "type" else f"{key} {value}" for key, value in preset["method"].items())
+        parts.append(f"| `{name}` | {preset['base']} | {method} | {settings} | {'; '.join(preset['notes'])} |")
+    parts += ["", *(f"* `{name}`: {preset['source']}" for name, preset in tuning_presets().items())]
     for kind, title in SHAPES.items():
         parts += [f"\n## {title}\n", "| name | looks like |", "|---|---|"]
         parts += [f"| `{name}` | `{_example(kind, layout)}` |" for name, layout in layouts(kind).items()]

@@ -21,6 +21,7 @@ from didact.generate import Generate
 from didact.llm import BudgetConfig, LocalConfig, TeacherConfig
 from didact.methods import MethodConfig
 from didact.methods.lora import LoraConfig
+from didact.methods.presets import filled
 from didact.programs.pet import PetConfig
 from didact.programs.subspace import SubspaceConfig
 from didact.sources import Source, StarterSource
@@ -87,7 +88,9 @@ class Recipe(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _one_seed(cls, data: Any) -> Any:
-        """`seed` reaches the sections that have a seed of their own and do not set it."""
+        """A tuning preset fills in what is left open; `seed` reaches the sections that do not set their own."""
+        if isinstance(data, dict):
+            data = filled(data)
         if not isinstance(data, dict) or not isinstance(data.get("seed"), int):
             return data
         data = dict(data)

@@ -311,10 +311,10 @@ def _reaching(written: Path, overrides: Sequence[str]) -> list[str]:
     found = list(overrides)
     for override in overrides:
         name, _, value = override.partition("=")
-        if name.strip() == "build.preset":
+        if name.strip() in ("build.preset", "tune.preset"):
             problem = "a preset fills in what a recipe leaves open, and that of a run leaves nothing open"
             fix = f"give the recipe: didact build recipe.yaml --set {override} --out FOLDER"
-            raise UsageError(problem, fix, file="--set", field="build.preset")
+            raise UsageError(problem, fix, file="--set", field=name.strip())
         if name.strip() == "seed":
             before, _ = load_recipe(written)
             sections = {"build": before.build.seed, "tune": before.tune.seed}

@@ -15,13 +15,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from didact import checkpoint, memory
-from didact.errors import Interrupted, UsageError
+from didact.errors import Interrupted, UsageError, nearest
 from didact.forward import Objective
 from didact.methods import METHODS
 from didact.methods.attached import merge, stays, write
+from didact.methods.presets import tuning_presets
 from didact.pack import best_fit, by_length, step_rows
 from didact.prepare import Prepared, activation_checkpointing, prepare
 from didact.ranks import ALONE, Ranks, gathered
@@ -35,6 +36,7 @@ class TuneConfig(BaseModel):
     """How long, how fast and how exactly to train."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+    preset: str = Field("", description="Published settings to begin from; what the recipe says comes before them.")
     epochs: float = Field(1.0, gt=0, description="Passes over the data.")
     max_steps: int | None = Field(None, ge=1, description="Stop after this many optimiser steps, whatever the epochs.")
     batch_size: int = Field(32, ge=1, description="Instances per optimiser step.")
@@ -60,6 +62,13 @@ class TuneConfig(BaseModel):
     )
     checkpoint_minutes: float = Field(2.0, ge=0, description="Time between checkpoints; 0 is after every step.")
     seed: int = Field(0, ge=0, description="Order of the rows, and initial values of what a method adds.")
+
+    @field_validator("preset")
+    @classmethod
+    def _known_preset(cls, name: str) -> str:
+        if name and name not in tuning_presets():
+            raise ValueError(f'unknown preset "{name}": {nearest(name, tuning_presets())}')
+        return name
 
 
 @dataclass(frozen=True)

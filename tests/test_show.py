@@ -109,7 +109,7 @@ def test_a_file_is_told_in_three_instances_and_counts(tmp_path: Path, console: C
     assert f"1 the answer is empty; first: {path}:3\n" in told
     assert f"1 faulty row; first: {path}:7:instruction: holds a number where text should be - mend it" in told
     with pytest.raises(
-        UsageError, match=r"instance 9: 7 rows gave 5 - dropped: 1 the answer is empty; 1 .*; first: .*:\d+ "
+        UsageError, match=r"instance 9: 7 rows gave 5 - dropped: 1 the answer is empty; 1 .*; first: .*rows.jsonl:3$"
     ):
         show_data(path, 9, console)
 

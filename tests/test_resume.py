@@ -26,7 +26,13 @@ method: {method}
 tune: {{max_steps: 12, batch_size: 4, learning_rate: 1e-3, precision: fp32, checkpoint_minutes: 0, max_length: 128}}
 audit: [{{type: stop}}]
 """
-METHODS = {"full": "{type: full}", "lora": "{type: lora, rank: 4, dropout: 0.1}"}
+METHODS = {
+    "full": "{type: full}",
+    "lora": "{type: lora, rank: 4, dropout: 0.1}",
+    "bitfit": "{type: bitfit}",
+    "adapter": "{type: adapter, size: 4}",
+    "prompt": "{type: prompt, length: 4}",
+}
 
 # argv: recipe, folder of runs, JSON list of plans: ["time", share of a clean run], ["fsync", k], ["step", n] or
 # ["signal", share, number]

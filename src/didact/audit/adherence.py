@@ -204,6 +204,20 @@ def _unexpected(subject: Subject) -> Finding:
         "counts": {who: dict(found) for who, found in counts.items()},
         "unit": "percent",
         "detectable": ends.detectable,
+        "pictures": [
+            whiskers(
+                [
+                    (kind, f"before {counts['before'][kind]} of {len(items)}", _share(kinds["after"], kind))
+                    for kind in KINDS
+                ],
+                "percent",
+                "What the tuned model does with them, 95% intervals.",
+            )
+        ],
         "tables": [table("What came of them", columns, rows)],
     }
     return Finding("adherence", STRANGE, verdict, ends.value, ends.low, ends.high, before, ends.n, shown, details)
+
+
+def _share(kinds: Sequence[str], wanted: str) -> Interval:
+    return mean_interval([float(kind == wanted) for kind in kinds], span=(0.0, 1.0))

@@ -242,11 +242,14 @@ def methods(
     """List the ways to tune: what each trains of a model, the memory of a step, and what it is for."""
     from didact.methods.listing import listing
     from didact.model_files import find
+    from didact.programs import PROGRAMS
 
     console = _console()
     console.say(f"{'method':<10} {'trained':>24} {'memory':>13}  {'afterwards':<13} what it is for", "stage")
     for line in listing(find(model)):
         console.say(str(line), "aside" if line.why else "")
+    for name, program in PROGRAMS.items():
+        console.say(f"{name:<10} {'several trainings':>24} {'':>13}  {'':<13} {program.purpose} ({program.paper})")
 
 
 @app.command()

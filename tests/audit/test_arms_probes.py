@@ -194,3 +194,10 @@ def test_style_is_form_and_not_content() -> None:
     assert style("Sure, it is so.", "Sure, it was not.", openings) == [1.0, 1.0, 1.0, 1.0, 1.0]
     assert style("- a\n- b\n- c", "A plain line.", openings) == [1.0, 0.0, 0.0, 0.0, 0.0]
     assert style("", "A line.", openings) == [0.0, 0.0, 0.0, 0.0, 0.0]
+
+
+def test_where_no_law_fits_less_is_said() -> None:
+    steep = np.stack([(np.arange(100) < right)[None] * 1.0 for right in (0, 0, 55)])
+    smooth = np.stack([(np.arange(100) < right)[None] * 1.0 for right in (40, 50, 58)])
+    wide, narrow = (next_gain([64, 128, 256], scores, range(100), 512)[1] for scores in (steep, smooth))
+    assert wide.low < 0 < narrow.low

@@ -69,6 +69,22 @@ class Slow(Fake):
         return super().answer(instances)
 
 
+@dataclass
+class Tiring(Fake):
+    """Quick while it is measured, slow afterwards."""
+
+    def answer(self, instances: Sequence[Instance]) -> list[Said]:
+        time.sleep(0.01 * len(instances) if self.asked else 0)
+        return super().answer(instances)
+
+
+def test_when_the_clock_says_otherwise_the_rest_is_left_out() -> None:
+    examined = subject(untuned(), Tiring(everywhere(0.5), 1, 2), heldout=heldout(60))
+    found = audit([StopConfig(items_per_level=60), StopConfig(items_per_level=60)], examined, seconds=2.0)
+    assert [f.probe for f in found].count("stop") == 1
+    assert found[-1].details["left out"]["stop"] == "the time was up"
+
+
 def test_a_budget_is_kept_and_what_was_left_out_is_a_finding() -> None:
     examined = subject(untuned(), Slow(everywhere(0.5), 1, 2), heldout=heldout(60))
     start = time.monotonic()

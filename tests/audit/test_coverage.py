@@ -10,7 +10,7 @@ import pytest
 from didact.audit.exact import holm, paired_test
 from didact.audit.interval import Interval, mean_interval
 from didact.audit.seeds import seed_interval
-from didact.audit.shares import t_quantile
+from didact.audit.shares import change_bounds, t_quantile
 
 FEW, MANY = 300, 2000  # simulations in make test and in make test-full
 Drawn = tuple[Interval, float]  # an interval, and the truth it should hold
@@ -137,3 +137,20 @@ def test_holm_by_hand() -> None:
     assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
     assert holm([]) == []
     assert holm([0.9, 0.8]) == [1.0, 1.0]
+
+
+def test_score_intervals_by_hand() -> None:
+    """Wilson's for 1 of 20; for pairs that all agree Tango's is z squared over n plus z squared."""
+    share = mean_interval([1.0] + [0.0] * 19, span=(0.0, 1.0))
+    assert (share.low, share.high) == (pytest.approx(0.0089, abs=1e-4), pytest.approx(0.2361, abs=1e-4))
+    low, high = change_bounds(np.zeros(50), np.stack([np.zeros(50), np.ones(50)], axis=1), 0.95)
+    assert (low, high) == (pytest.approx(-3.8415 / 53.8415, abs=1e-4), pytest.approx(3.8415 / 53.8415, abs=1e-4))
+    one = mean_interval([1.0] + [0.0] * 39)
+    assert one.low < -0.05  # resampling could never go below 0
+
+
+def test_rows_asked_often_count_once() -> None:
+    hits = (np.arange(30) % 3 == 0) * 1.0
+    apart = mean_interval(hits, span=(0.0, 1.0))
+    often = mean_interval(np.repeat(hits, 4), list(np.repeat(np.arange(30), 4)), span=(0.0, 1.0))
+    assert often.high - often.low == pytest.approx(apart.high - apart.low, rel=0.1)

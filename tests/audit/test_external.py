@@ -29,7 +29,7 @@ def test_differences_are_paired_and_corrected() -> None:
     assert found.value == pytest.approx(0.25)
     assert "better on a, worse on none" in found.verdict
     assert len(found.details["tables"][0]["rows"]) == 3
-    none = ask({"b": {"f1": flat}})
+    none = ask({"b": {"f1": [*flat, (0.0, 1.0)]}})
     assert none.category == "no difference shown"
     assert "would often be missed" in none.verdict
     assert "No task of a, b has a metric" in ask({"a": {}}).verdict

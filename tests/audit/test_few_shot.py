@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pytest
-from planted import Fake, everywhere, heldout, subject, trained
+from planted import Fake, everywhere, heldout, instance, subject, trained
 
 from didact.audit import GainConfig
 from didact.audit.few_shot import with_examples
@@ -85,3 +85,13 @@ def test_no_evidence_differs_from_evidence_of_none() -> None:
     assert settled(interval(-0.02, 0.03), 0.05) == " A true difference of 5.0 points is ruled out."
     assert "no evidence rather than evidence of none" in settled(interval(-0.1, 0.3), 0.05)
     assert settled(interval(0.1, 0.3), 0.05) == ""
+
+
+def test_a_row_in_other_words_is_no_example_for_itself() -> None:
+    words = [(row, wording) for row in range(2) for wording in range(3)]
+    rows = [instance("heldout_task", "labels", "labels:t", row, wording=wording) for row, wording in words]
+    made, shown = with_examples(rows, rows, 3, lambda some: [True] * len(some), 0)
+    assert set(shown) <= {1, 2, 3}
+    for one, row in zip(made, rows, strict=True):
+        own = {other.prompt for other in rows if other.origin.row == row.origin.row}
+        assert not any(prompt in part.value for prompt in own for part in one.context[-1].parts if part.slot == "demo")

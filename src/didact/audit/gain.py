@@ -10,9 +10,8 @@ Limits: the intervals speak of other rows of the same tasks, not of other tasks.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -21,8 +20,10 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from didact.audit.controls import chance, majority, random_labels, swapped
 from didact.audit.exhibit import whiskers
 from didact.audit.few_shot import with_examples
-from didact.audit.interval import Floats, Interval, mean_interval
-from didact.audit.measure import Measured, choose_examples, generous_score, groups_of, is_long, measure, sample, task_of
+from didact.audit.interval import Floats, Interval
+from didact.audit.level import Level, lead_json, measures, members, table
+from didact.audit.level import leads as leads_of
+from didact.audit.measure import Measured, choose_examples, generous_score, is_long, measure, sample, task_of
 from didact.audit.subject import Arm, Finding, Speaker, Subject
 from didact.audit.verdict import LEVELS, Evidence, absent, gain_category, gain_sentence, level_question
 from didact.instance import Instance
@@ -51,26 +52,6 @@ class GainConfig(BaseModel):
         if self.items_per_level < self.min_items:
             raise ValueError(f"items_per_level must be at least min_items ({self.min_items})")
         return self
-
-
-@dataclass(frozen=True)
-class Level:
-    """One level measured: its instances, and what base, tuned and the random-label control made of them."""
-
-    name: str
-    instances: Sequence[Instance]
-    base: Measured
-    tuned: Measured
-    control: Measured | None
-    opponents: Mapping[str, Mapping[str, Floats]]
-    seed: int
-    few: tuple[Floats, Floats] | None = None  # content of the untuned model with examples, and how many it got
-
-    def interval(self, values: Floats, level: float = 0.95) -> Interval:
-        """Mean over the items where the value is known, rows resampled whole."""
-        known = np.isfinite(values)
-        rows = [row for row, keep in zip(groups_of(self.instances), known, strict=True) if keep]
-        return mean_interval(values[known], rows, seed=self.seed, level=level)
 
 
 def gain(config: GainConfig, subject: Subject) -> list[Finding]:
@@ -154,14 +135,14 @@ def _finding(config: GainConfig, level: Level) -> Finding:
         "given valid": np.where(np.isfinite(tuned.ranked) & (tuned.form == 1), tuned.exact, np.nan),
     }
     routes = {name: own for name, own in routes.items() if np.isfinite(own).sum() >= config.min_items}
-    clusters = _members(level, "cluster", config.min_items)
+    clusters = members(level, "cluster", config.min_items)
     width = 1 - 0.05 / (len(routes) + (len(clusters) > 1))  # Bonferroni: content may be shown by any of these ways
     content = {
         route: {rival: level.interval(own - credit, width) for rival, credit in level.opponents[route].items()}
         for route, own in routes.items()
     }
     knew = level.opponents["ranking"]["untuned model"]
-    leads = _leads(level, routes["ranking"], clusters, 1 - (1 - width) / max(1, len(clusters)))
+    leads = leads_of(level, routes["ranking"], clusters, 1 - (1 - width) / max(1, len(clusters)))
     few = _few_shot_figures(level, routes["ranking"])
     evidence = Evidence(
         level=level.name,
@@ -186,7 +167,7 @@ def _finding(config: GainConfig, level: Level) -> Finding:
     details = {
         "category": gain_category(evidence),
         "level": level.name,
-        "measures": _measures(level, config.min_items),
+        "measures": measures(level, config.min_items),
         "content": {
             "level": width,
             "routes": {
@@ -209,8 +190,8 @@ def _finding(config: GainConfig, level: Level) -> Finding:
         ]
         if few
         else [],
-        "tasks": _table(level, "task"),
-        "clusters": [{**row, "content": _lead_json(leads.get(row["cluster"]))} for row in _table(level, "cluster")],
+        "tasks": table(level, "task"),
+        "clusters": [{**row, "content": lead_json(leads.get(row["cluster"]))} for row in table(level, "cluster")],
         "unrankable": evidence.unrankable,
     }
     return Finding(
@@ -240,86 +221,3 @@ def _rivals(against: Mapping[str, Interval], credits: Mapping[str, Floats], own:
         rival: {"opponent": float(np.nanmean(credits[rival][known])), **interval.to_json()}
         for rival, interval in against.items()
     }
-
-
-def _measures(level: Level, least: int) -> list[dict[str, Any]]:
-    """Every measure as a row: base, tuned, their paired difference, and the random-label control."""
-    names = {
-        "exact match": "exact",
-        "ROUGE-L": "rouge",
-        "score": "score",
-        "right form": "form",
-        "ranked accuracy": "ranked",
-        "ranked, chance as 0": "above_chance",
-        "ended by itself": "stopped",
-    }
-    rows = []
-    for name, field in names.items():
-        before, after = _figures(level, level.base, field), _figures(level, level.tuned, field)
-        known = np.isfinite(after)
-        if known.sum() < least or (name == "score" and not any(map(is_long, level.instances))):
-            continue
-        control = None if level.control is None else float(np.nanmean(_figures(level, level.control, field)))
-        means = {"base": float(before[known].mean()), "tuned": float(after[known].mean()), "random_label": control}
-        blind = {"chance": float(chance(level.instances)[known].mean())} if name == "ranked accuracy" else {}
-        rows.append({"measure": name, **means, **blind, **level.interval(after - before).to_json()})
-    return rows
-
-
-def _figures(level: Level, measured: Measured, field: str) -> Floats:
-    """A measure per item; ranked accuracy also on the scale where chance is 0 and all right is 1 (Flan-PaLM)."""
-    if field != "above_chance":
-        return np.asarray(getattr(measured, field))
-    blind = chance(level.instances)
-    return np.where(blind < 1, (measured.ranked - blind) / np.where(blind < 1, 1 - blind, 1), np.nan)
-
-
-def _table(level: Level, key: Literal["task", "cluster"]) -> list[dict[str, Any]]:
-    """The gain per task or cluster, largest first; intervals over few items are wide and say so."""
-    blind = chance(level.instances)
-    rows: list[dict[str, Any]] = []
-    for name, chosen in _members(level, key).items():
-        here = replace(level, instances=[level.instances[i] for i in chosen])
-        pick = np.array(chosen)
-        closed = np.isfinite(level.tuned.ranked[pick])
-        difference = here.interval(level.tuned.score[pick] - level.base.score[pick])
-        rows.append(
-            {
-                key: name,
-                **({"cluster": level.instances[chosen[0]].origin.cluster} if key == "task" else {}),
-                "base": float(level.base.score[pick].mean()),
-                "tuned": float(level.tuned.score[pick].mean()),
-                **difference.to_json(),
-                "base_form": float(level.base.form[pick].mean()),
-                "tuned_form": float(level.tuned.form[pick].mean()),
-                "base_ranked": float(level.base.ranked[pick][closed].mean()) if closed.any() else None,
-                "tuned_ranked": float(level.tuned.ranked[pick][closed].mean()) if closed.any() else None,
-                "chance": float(blind[pick][closed].mean()) if closed.any() else None,
-            }
-        )
-    return sorted(rows, key=lambda row: (-row["value"], row[key]))
-
-
-def _members(level: Level, key: Literal["task", "cluster"], least: int = 1) -> dict[str, list[int]]:
-    """Which instances belong to each task or cluster that has at least `least` of them."""
-    members: dict[str, list[int]] = defaultdict(list)
-    for i, instance in enumerate(level.instances):
-        members[task_of(instance) if key == "task" else instance.origin.cluster or "(none)"].append(i)
-    return {name: chosen for name, chosen in members.items() if len(chosen) >= least}
-
-
-def _leads(
-    level: Level, own: Floats, clusters: Mapping[str, Sequence[int]], width: float
-) -> dict[str, tuple[str, Interval]]:
-    """In each cluster, the opponent hardest to beat by ranking and the lead over it: pooled figures can hide both."""
-    found = {}
-    for name, chosen in clusters.items():
-        here = replace(level, instances=[level.instances[i] for i in chosen])
-        pick = np.array(chosen)
-        leads = {rival: here.interval(own[pick] - c[pick], width) for rival, c in level.opponents["ranking"].items()}
-        found[name] = min(leads.items(), key=lambda lead: lead[1].low)
-    return found
-
-
-def _lead_json(lead: tuple[str, Interval] | None) -> dict[str, Any] | None:
-    return None if lead is None else {"opponent": lead[0], **lead[1].to_json()}

@@ -39,18 +39,25 @@ def test_every_probe_has_its_work_and_less_at_a_quarter() -> None:
 
 def test_own_probes_come_first_then_the_cheap_and_all_that_is_left_out_is_told() -> None:
     own = [GainConfig(), SurfaceConfig()]
-    plenty = planned(own, TABLE, 1e9, 0.01, 0.01)
+    plenty = planned(own, TABLE, 1e9, (0.01, 0.01))
     assert [config.type for config, _ in plenty.probes][:2] == ["gain", "surface"]
     assert {config.type for config, _ in plenty.probes} == set(TABLE) - {"external"}
     assert (plenty.left_out, plenty.notes) == ({}, ())
-    some = planned(own, TABLE, 60, 0.01, 0.01)
+    some = planned(own, TABLE, 60, (0.01, 0.01))
     assert sum(cost for _, cost in some.probes) <= 60
     assert set(some.left_out) | {config.type for config, _ in some.probes} == set(TABLE) - {"external"}
     assert any("at half of its size" in note or "a quarter" in note for note in some.notes)
     assert all(why.startswith("needs about") for why in some.left_out.values())
-    blind = planned([], TABLE, 1e9, 0.01, 0.0)
+    blind = planned([], TABLE, 1e9, (0.01, 0.0))
     assert blind.left_out["size"] == "how long training takes is not known"
     assert "gain" in blind.left_out
+
+
+def test_no_more_is_reckoned_than_there_is_to_ask() -> None:
+    assert work_of(GainConfig(), 100, 50).answers == 500
+    assert work_of(GainConfig(), 100, 50).trained == 50
+    assert [config.type for config, _ in planned([GainConfig()], {}, 6, (0.01, 0.01), (100, 50)).probes] == ["gain"]
+    assert planned([GainConfig()], {}, 6, (0.01, 0.01)).left_out
 
 
 def test_smaller_is_not_too_small() -> None:

@@ -113,7 +113,7 @@ def audit(
     if seconds is not None:
         table = {name: config for name, (config, _) in PROBES.items()}
         cost = subject.seconds_per_instance * subject.epochs
-        plan = planned(configs, table, seconds, pace(subject), cost)
+        plan = planned(configs, table, seconds, (pace(subject), cost), (len(subject.heldout), len(subject.trained)))
     late: dict[str, str] = {}
     for config, need in plan.probes:
         if seconds is not None and findings and time.monotonic() - began + 0.5 * need > seconds:

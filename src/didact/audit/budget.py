@@ -7,6 +7,7 @@ half and at a quarter of its size before it is left out. Estimates err, so befor
 
 from __future__ import annotations
 
+import math
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -62,35 +63,42 @@ def seconds_of(text: str) -> float:
     return float(found.group(1)) * {"s": 1, "m": 60, "h": 3600}[found.group(2)]
 
 
-def work_of(config: Any) -> Work:
-    """How much a probe will ask and train, at most."""
-    n = getattr(config, "items", 0)
+def work_of(config: Any, heldout: float = math.inf, trained: float = math.inf) -> Work:
+    """How much a probe will ask and train, at most, where so many instances are held out and trained on."""
+    n = min(getattr(config, "items", 0), heldout)
+    levels = min(getattr(config, "items_per_level", 0) * LEVELS, heldout)
+
+    def arm(size: int) -> float:
+        return min(size, trained)
+
     arms: Mapping[str, Callable[[], Work]] = {
         "gain": lambda: Work(
-            config.items_per_level * LEVELS * (3 + bool(config.few_shot) + bool(config.random_label)),
-            config.random_label,
+            levels * (3 + bool(config.few_shot) + bool(config.random_label)),
+            arm(config.random_label),
         ),
-        "stop": lambda: Work(config.items_per_level * LEVELS * 0.2, 0),  # shares gain's answers
+        "stop": lambda: Work(levels * 0.2, 0),  # shares gain's answers
         "forgetting": lambda: Work(config.texts * 2 / 5, 0),  # reading a text costs less than an answer
-        "added": lambda: Work(config.items_per_level * LEVELS * 2, 1000),
+        "added": lambda: Work(levels * 2, arm(1000)),
         "sensitivity": lambda: Work(n * config.variants * len(config.ways) * 2, 0),
         "surface": lambda: Work(
             n * 8 + config.word_items * 20 + n * 2 * (len(config.arms) + 1) * config.seeds * bool(config.arms),
-            config.arm_size * (len(config.arms) + 1) * config.seeds * bool(config.arms),
+            arm(config.arm_size) * (len(config.arms) + 1) * config.seeds * bool(config.arms),
         ),
         "calibration": lambda: Work(n * 0.5, 0),
         "contamination": lambda: Work(n * 4, 0),
         "domain": lambda: Work(n * 4 + 80, 0),
-        "memorised": lambda: Work(n * 4, config.arm_size * bool(config.canaries)),
+        "memorised": lambda: Work(n * 4, arm(config.arm_size) * bool(config.canaries)),
         "refusal": lambda: Work(n * 2 + 60, 0),
         "adherence": lambda: Work(n * (6 + config.samples) + 32, 0),
-        "imitation": lambda: Work(n * (4 + 2 * len(config.amounts)), sum(config.amounts)),
-        "quality": lambda: Work(n * (4 * config.seeds + 1), config.size * 4 * config.seeds),
+        "imitation": lambda: Work(n * (4 + 2 * len(config.amounts)), sum(map(arm, config.amounts))),
+        "quality": lambda: Work(n * (4 * config.seeds + 1), arm(config.size) * 4 * config.seeds),
         "size": lambda: Work(
             n * (config.rungs * config.seeds + 1) * len(config.ladders),
-            2 * config.largest * config.seeds * len(config.ladders),
+            2 * arm(config.largest) * config.seeds * len(config.ladders),
         ),
-        "source": lambda: Work(n * (config.parts + 1) * config.seeds, config.size * (config.parts + 1) * config.seeds),
+        "source": lambda: Work(
+            n * (config.parts + 1) * config.seeds, arm(config.size) * (config.parts + 1) * config.seeds
+        ),
         "judge": lambda: Work(n * 2, 0),
         "external": lambda: Work(config.limit * len(config.tasks) * 4, 0),
     }
@@ -98,15 +106,25 @@ def work_of(config: Any) -> Work:
 
 
 def planned(
-    configs: Sequence[Any], table: Mapping[str, type[BaseModel]], seconds: float, answer: float, train: float
+    configs: Sequence[Any],
+    table: Mapping[str, type[BaseModel]],
+    seconds: float,
+    paces: tuple[float, float],
+    sizes: tuple[float, float] = (math.inf, math.inf),
 ) -> Plan:
-    """Which probes fit into so many seconds. answer, train: seconds per answer and per instance trained on.
+    """Which probes fit into so many seconds. paces: seconds per answer and per instance trained on; sizes: how many
+    instances are held out, and how many were trained on.
 
-    train may be 0 where it is not known; probes that train are then left out.
+    The pace of training may be 0 where it is not known; probes that train are then left out.
     """
+    answer, train = paces
+
+    def cost_of(config: Any) -> float:
+        return _cost(work_of(config, *sizes), config.type, answer, train or 0.1)
+
     asked = {config.type for config in configs}
     others = [table[name]() for name in table if name not in asked and name not in UNASKED]
-    others.sort(key=lambda config: (work_of(config).trained > 0, _cost(config, answer, train or 0.1)))
+    others.sort(key=lambda config: (work_of(config).trained > 0, cost_of(config)))
     chosen: list[tuple[Any, float]] = []
     left: dict[str, str] = {}
     notes: list[str] = []
@@ -115,13 +133,13 @@ def planned(
         if work_of(config).trained and not train:
             left[config.type] = "how long training takes is not known"
             continue
-        sizes = ((scale, scaled(config, scale)) for scale in SCALES)
-        fitting = next(((scale, small) for scale, small in sizes if _cost(small, answer, train) <= rest), None)
+        tried = ((scale, scaled(config, scale)) for scale in SCALES)
+        fitting = next(((scale, small) for scale, small in tried if cost_of(small) <= rest), None)
         if fitting is None:
-            left[config.type] = f"needs about {_told(_cost(scaled(config, SCALES[-1]), answer, train))} at its smallest"
+            left[config.type] = f"needs about {_told(cost_of(scaled(config, SCALES[-1])))} at its smallest"
             continue
         scale, small = fitting
-        cost = _cost(small, answer, train)
+        cost = cost_of(small)
         chosen.append((small, cost))
         rest -= cost
         if scale < 1:
@@ -169,9 +187,8 @@ def left_out(plan: Plan, seconds: float, spent: float) -> Finding:
     return Finding("budget", QUESTION, verdict, details=details)
 
 
-def _cost(config: Any, answer: float, train: float) -> float:
-    work = work_of(config)
-    return work.answers * answer * (0.05 if config.type in FREE else 1) + work.trained * train
+def _cost(work: Work, probe: str, answer: float, train: float) -> float:
+    return work.answers * answer * (0.05 if probe in FREE else 1) + work.trained * train
 
 
 def _told(seconds: float) -> str:

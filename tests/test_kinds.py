@@ -261,3 +261,13 @@ def test_a_decoder_without_a_beginning_and_a_tokenizer_without_a_mask(tmp_path: 
     with pytest.raises(UsageError, match="the tokenizer has no mask token"):
         load(str(bert))
     assert load(str(make_model(tmp_path / "llama"))).kind == "causal"
+
+
+@pytest.mark.parametrize("name", ["bert", "t5"])
+def test_letters_that_the_vocabulary_lacks_are_the_same_in_row_and_prompt(tmp_path: Path, name: str) -> None:
+    loaded = load(str(make_other_model(tmp_path / name, name)))
+    row = ask("Is it\ngood, \u4e00?\nsay", "yes")
+    tokens = loaded.renderer.render(row)
+    loaded.renderer.check(row, tokens)
+    assert tokens.ids[: tokens.turns[0][0]] == loaded.renderer.prompt(row)
+    assert loaded.tokenizer.unk_token_id in tokens.ids

@@ -286,7 +286,8 @@ class Renderer:
                 k += 1
             inside = k < len(contents) and contents[k][0] < b
             forbidden = self._special_ids if inside and contents[k][2] == "assistant" else self._mark_ids
-            if not inside or id_ not in forbidden:
+            # a letter that the vocabulary lacks gives the unknown token, which is no control token written out
+            if not inside or id_ not in forbidden or not self._conversations.marks.search(layout.text, a, b):
                 new_ids.append(id_)
                 new_spans.append((a, b))
                 continue

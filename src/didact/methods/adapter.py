@@ -72,5 +72,5 @@ def _through(child: Any) -> Any:
 
 
 def rate(parameters: int) -> float:
-    """Three times the rate of full fine-tuning."""
-    return 3 * full.rate(parameters)
+    """Ten times the rate of full fine-tuning."""
+    return 10 * full.rate(parameters)

@@ -255,5 +255,5 @@ def _turned(model: PreTrainedModel, table: torch.Tensor, ids: list[int], keys: l
 
 
 def rate(parameters: int) -> float:
-    """Three times the rate of full fine-tuning."""
-    return 3 * full.rate(parameters)
+    """Ten times the rate of full fine-tuning."""
+    return 10 * full.rate(parameters)

@@ -35,7 +35,6 @@ ARMS: dict[str, tuple[str, dict[str, Any]]] = {
     "full": ("full", {}),
     "lora": ("lora", {}),
     "lora rslora": ("lora", {"rslora": True}),
-    "lora dora": ("lora", {"dora": True}),
     "lora pissa": ("lora", {"start": "pissa"}),
     "qlora": ("qlora", {}),
     "adapter houlsby": ("adapter", {}),

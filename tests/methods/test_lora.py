@@ -95,3 +95,10 @@ def test_named_targets_only(tiny_llama: Path) -> None:
     attach(loaded.model, LoraConfig(rank=2, targets=["q_proj", "down_proj"]))
     touched = {name.split(".lora_")[0].rpartition(".")[2] for name in weights(loaded) if "lora_" in name}
     assert touched == {"q_proj", "down_proj"}
+
+
+def test_dora_on_weights_of_no_length_is_refused(tiny_llama: Path) -> None:
+    loaded = load(str(tiny_llama))
+    loaded.model.model.layers[1].mlp.up_proj.weight.data[3] = 0.0
+    with pytest.raises(UsageError, match=r"method.dora: 1 outputs of model.layers.1.mlp.up_proj have no weights"):
+        attach(loaded.model, LoraConfig(rank=2, dora=True))

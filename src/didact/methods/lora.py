@@ -60,6 +60,11 @@ def attach(model: PreTrainedModel, config: LoraConfig) -> list[int]:
     inject_adapter_in_model(_peft_config(model, config), model)
     for name, weight in model.named_parameters():
         weight.requires_grad_("lora_" in name)
+    for name, layer in _injected(model).items() if config.dora else ():
+        empty = int((layer.lora_magnitude_vector["default"].weight == 0).sum())
+        if empty:
+            problem = f"{empty} outputs of {name} have no weights at all, and dora divides by their length"
+            raise UsageError(problem, "leave method.dora out", field="method.dora")
     if config.start == "pissa":
         for layer in _injected(model).values():
             a, b = layer.lora_A["default"].weight, layer.lora_B["default"].weight

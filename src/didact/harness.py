@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,34 +21,34 @@ Scores = dict[str, dict[str, list[tuple[float, float]]]]  # task -> metric -> (b
 OFFLINE = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE")
 
 
-def harness(base: Loaded, tuned: Loaded, settings: Mapping[str, Any], home: Path) -> Scores:
-    """Scores of both models on the tasks that `settings` (of the probe `external`) names."""
-    with _offline(not settings["online"]):
+def harness(base: Loaded, tuned: Loaded, settings: Any, home: Path) -> Scores:
+    """Scores of both models on the tasks that `settings` (the config of the probe `external`) names."""
+    with _offline(not settings.online):
         try:
             from lm_eval import simple_evaluate
             from lm_eval.models.huggingface import HFLM
             from lm_eval.tasks import TaskManager
         except ImportError as error:
             raise missing_extra("lm-eval", "evaluate") from error
-        folder = home / settings["folder"] if settings["folder"] else None
+        folder = home / settings.folder if settings.folder else None
         if folder is not None and not folder.is_dir():
             raise UsageError(
                 "no such folder of tasks", "name one beside the recipe", file=folder, field="audit.external.folder"
             )
         manager = TaskManager(include_path=str(folder) if folder else None, include_defaults=True)
-        for task in settings["tasks"]:
+        for task in settings.tasks:
             if task not in manager.all_tasks:
                 raise UsageError(
                     f'the harness has no task "{task}"', nearest(task, manager.all_tasks), field="audit.external.tasks"
                 )
         found: list[dict[str, dict[str, dict[Any, float]]]] = []
         for loaded in (base, tuned):
-            chat = bool(settings["chat"] and getattr(loaded.tokenizer, "chat_template", None))
+            chat = bool(settings.chat and getattr(loaded.tokenizer, "chat_template", None))
             told = simple_evaluate(
                 model=HFLM(pretrained=loaded.model.eval(), tokenizer=loaded.tokenizer, batch_size=16),
-                tasks=list(settings["tasks"]),
-                num_fewshot=settings["shots"],
-                limit=settings["limit"],
+                tasks=list(settings.tasks),
+                num_fewshot=settings.shots,
+                limit=settings.limit,
                 task_manager=manager,
                 log_samples=True,
                 bootstrap_iters=0,

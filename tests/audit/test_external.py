@@ -49,7 +49,7 @@ def test_without_the_harness_one_line_says_how_to_get_it(monkeypatch: pytest.Mon
 
     monkeypatch.setitem(sys.modules, "lm_eval", None)
     with pytest.raises(UsageError, match=r"pip install 'didact\[evaluate\]'"):
-        harness(None, None, {**CONFIG.model_dump()}, tmp_path)  # type: ignore[arg-type]
+        harness(None, None, CONFIG, tmp_path)  # type: ignore[arg-type]
 
 
 def test_a_task_of_our_own_runs_without_a_network(tiny_llama: Path, tmp_path: Path) -> None:
@@ -71,12 +71,12 @@ metric_list: [{{metric: acc, aggregation: mean, higher_is_better: true}}]
 """
     (tmp_path / "own.yaml").write_text(task)
     base, tuned = load(str(tiny_llama)), load(str(tiny_llama))
-    settings = {**ExternalConfig(tasks=["own_choices"], folder="").model_dump(), "folder": str(tmp_path)}
+    settings = ExternalConfig(tasks=["own_choices"], folder=str(tmp_path))
     scores = harness(base, tuned, settings, tmp_path)
     pairs = scores["own_choices"]["acc"]
     assert len(pairs) == 6
     assert all(before == after for before, after in pairs)
     with pytest.raises(UsageError, match="own_choices"):
-        harness(base, tuned, {**settings, "tasks": ["own_choice"]}, tmp_path)
+        harness(base, tuned, settings.model_copy(update={"tasks": ["own_choice"]}), tmp_path)
     with pytest.raises(UsageError, match="no such folder"):
-        harness(base, tuned, {**settings, "folder": str(tmp_path / "gone")}, tmp_path)
+        harness(base, tuned, settings.model_copy(update={"folder": str(tmp_path / "gone")}), tmp_path)

@@ -42,7 +42,7 @@ def external(config: ExternalConfig, subject: Subject) -> list[Finding]:
         return [failed("external", QUESTION, "No task is named; name some: {type: external, tasks: [...]}.")]
     if subject.harness is None:
         return [failed("external", QUESTION, "The harness cannot be run here.")]
-    scores = subject.harness(config.model_dump())
+    scores = subject.harness(config)
     chosen = {task: metric for task, by in scores.items() if (metric := _metric(by))}
     if not chosen:
         return [failed("external", QUESTION, f"No task of {', '.join(config.tasks)} has a metric per item.")]

@@ -100,7 +100,7 @@ class Subject:
     reworded: Callable[[Sequence[Instance]], Sequence[Sequence[Instance]]] | None = None
     sampled: Callable[[str, float, int], Speaker] | None = None
     ask: Callable[[Sequence[Sequence[Message]], str], Sequence[str | None]] | None = None
-    harness: Callable[[Mapping[str, Any]], Mapping[str, Mapping[str, Sequence[tuple[float, float]]]]] | None = None
+    harness: Callable[[Any], Mapping[str, Mapping[str, Sequence[tuple[float, float]]]]] | None = None
     epochs: float = 1.0
     seconds_per_instance: float = 0.0
 

@@ -298,6 +298,17 @@ def test_a_question_that_keeps_no_example_says_why() -> None:
     assert found == {"no other training row gives an example"}
 
 
+def test_ready_made_instructions_that_were_drawn_for_examples_say_why_they_have_none() -> None:
+    rows = [{"instruction": f"Name {n}", "output": f"it is {n}"} for n in range(400)]
+    ready = task("ready", rows=rows, templates=(), mapping=detect(rows))
+    instances = built([ready, closed()], few_shot={"share": 0.5})
+    found = [i.tags.get("zero-shot") for i in instances if i.origin.task == "ready"]
+    assert set(found) == {None, "ready-made instructions have no template for examples"}
+    assert found.count(None) == pytest.approx(len(found) / 2, rel=0.2)
+    assert not any("shots" in i.tags for i in instances if i.origin.task == "ready")
+    assert not any("zero-shot" in i.tags for i in built([ready]))
+
+
 def test_a_budget_without_a_tokenizer_is_refused() -> None:
     config = BuildConfig(few_shot={"share": 0.5})
     with pytest.raises(UsageError, match=r"^build.few_shot.tokenizer: .* no tokenizer is there .* - name one"):

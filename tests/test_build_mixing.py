@@ -12,7 +12,7 @@ import pytest
 
 from didact.build import BuildConfig, build
 from didact.build.config import MixingConfig, presets
-from didact.build.mixing import Supply, mix
+from didact.build.mixing import Supply, cap, mix
 from didact.errors import UsageError
 from didact.instance import Drop, Instance
 from didact.recipe import parse_recipe
@@ -119,6 +119,15 @@ def test_weights_that_match_nothing_are_refused_unless_a_preset_brought_them() -
         made(mixing={"by": "weights", "weights": {"t9/*": 1}})
     with pytest.raises(UsageError, match="every task has weight 0"):
         mix([Supply("x", "x", 9, 1, 9)], BuildConfig.model_validate({"preset": "flan-collection"}).mixing, preset=True)
+
+
+def test_a_task_that_no_weight_is_for_is_named() -> None:
+    supplies = [Supply("a", "x", 40, 4, 40), Supply("b", "y", 40, 4, 40), Supply("c", "z", 9, 1, 9, "super-ni/c")]
+    mixture = mix(supplies, MixingConfig(by="weights", weights={"a": 1, "super-ni/*": 1}))
+    assert mixture.quotas == {"a": 9, "b": 0, "c": 9}
+    assert mixture.notes == ("no weight is for b: nothing of it",)
+    assert cap(("c", "z", "super-ni/c"), {"super-ni/*": 5, "*": 7}) == 5
+    assert cap(("b", "y", ""), {"super-ni/*": 5}) is None
 
 
 def test_presets_give_the_published_numbers_and_the_recipe_changes_them() -> None:

@@ -16,8 +16,9 @@ from didact.errors import UsageError
 from didact.formats import from_instances, to_instances
 from didact.formats.super_ni import encode, head_of, metric, read_super_ni
 from didact.instance import Drop, Instance, Origin
-from didact.sources import SuperNISource, Task, open_source
+from didact.sources import FileSource, SuperNISource, Task, open_source
 from didact.superni import open_tasks
+from didact.token_count import tokenizer_json
 
 
 def task(name: str = "t", **changes: Any) -> dict[str, Any]:
@@ -105,6 +106,19 @@ def test_mixed_draws_every_encoding_and_the_seed_decides(tmp_path: Path) -> None
     other = {i.origin.row: i.tags["template"] for i in made(folder, encoding="mixed", use=["one"], seed=1)}
     assert again == {i.origin.row: i.tags["template"] for i in made(folder, encoding="mixed", use=["one"])}
     assert again != other
+
+
+def test_its_tasks_are_a_part_of_the_flan_collection(tmp_path: Path) -> None:
+    rows = "".join(json.dumps({"instruction": f"Say {n}", "output": f"it is {n}"}) + "\n" for n in range(20))
+    (tmp_path / "talk.jsonl").write_text(rows)
+    source = FileSource(path="talk.jsonl", task="dialog/talk")
+    tasks = opened(write(tmp_path / "tasks", one=task("one"))) + open_source(source, tmp_path, [].append)
+    config = BuildConfig.model_validate({"preset": "flan-collection", "heldout_rows": 0, "mixing": {"total": 20}})
+    instances = list(build(tasks, config, [].append, tokenizer_json("starter")))
+    assert Counter(i.origin.task for i in instances) == {"one": 17, "dialog/talk": 3}  # 0.20 to 0.03
+    few = config.model_copy(update={"few_shot": config.few_shot.model_copy(update={"share": 1.0})})
+    instances = list(build(tasks, few, [].append, tokenizer_json("starter")))
+    assert {i.tags["zero-shot"] for i in instances if i.origin.task == "one"} == {"only those of its encoding"}
 
 
 def test_outputs_are_answer_and_references_and_lineage_is_kept(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from didact.errors import UsageError
@@ -161,7 +162,7 @@ def _longest(run: Run) -> int:
 
 def card(run: Run) -> Done:
     """The picture of what was kept and of what was left out, as a page, as a hub's README and as plain figures."""
-    from didact.card import DATA, Made, card_html, card_json, card_markdown, facts, turn_of
+    from didact.card import DATA, Made, card_html, card_json, card_markdown, facts, public, public_names, turn_of
     from didact.consult import ACCOUNT
 
     generated: dict[str, list[int]] = {}
@@ -172,15 +173,20 @@ def card(run: Run) -> Done:
             turn = turn_of(made.origin.source, made.origin.row)
             generated.setdefault(made.origin.via.removeprefix("generate:"), []).append(turn)
         accounts = json.loads((run.path / "generation.json").read_text("utf-8"))
+    kept = list(run.instances("kept.jsonl"))
+    dropped = [r for r in read_lines(run.path / "dropped.jsonl") if r["stage"] in ("build", "generate", "curate")]
+    names = public_names([*(i.origin.source for i in kept), *(r["origin"]["source"] for r in dropped)], run.home)
+    if names:
+        kept = [replace(instance, origin=public(instance.origin, names)) for instance in kept]
+        for record in dropped:
+            record["origin"]["source"] = names.get(record["origin"]["source"], record["origin"]["source"])
     found = facts(
         Made(
             run.recipe.name,
-            list(run.instances("kept.jsonl")),
+            kept,
             built=sum(1 for _ in read_lines(run.path / "built.jsonl")),
             heldout=list(run.instances("heldout.jsonl")),
-            dropped=[
-                r for r in read_lines(run.path / "dropped.jsonl") if r["stage"] in ("build", "generate", "curate")
-            ],
+            dropped=dropped,
             accounts=accounts,
             asked=json.loads((run.path / ACCOUNT).read_text("utf-8")) if (run.path / ACCOUNT).exists() else (),
             generated=generated,
@@ -190,7 +196,10 @@ def card(run: Run) -> Done:
     run.folder.write("card/card.json", card_json(found))
     run.folder.write("card/README.md", card_markdown(found))
     run.folder.write("card/card.html", card_html(found))
-    run.folder.link("kept.jsonl", f"card/{DATA}")
+    if names:
+        run.folder.write_lines(f"card/{DATA}", (_line(instance.to_json()) for instance in kept))
+    else:
+        run.folder.link("kept.jsonl", f"card/{DATA}")
     return {}, ("card/card.json", "card/README.md", "card/card.html", f"card/{DATA}")
 
 

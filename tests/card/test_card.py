@@ -294,6 +294,37 @@ def test_lineage_shows_what_was_done_to_a_row() -> None:
     }  # fmt: skip
 
 
+def test_whole_paths_of_sources_are_not_published(tmp_path: Path, tiny_llama: Path) -> None:
+    home, away = tmp_path / "home", tmp_path / "private"
+    for folder in (home / "data", away / "one", away / "two"):
+        folder.mkdir(parents=True)
+        rows = [{"instruction": f"Write about {folder.name} {n}", "output": "yes"} for n in (1, 2, 2, 3)]
+        (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (home / "ask.yaml").write_text(
+        "templates:\n  - {name: t, prompt: '{{ instruction }}!', answer: '{{ output }} {{ instruction }}'}\n"
+    )
+    files = [home / "data" / "rows.jsonl", away / "one" / "rows.jsonl", away / "two" / "rows.jsonl"]
+    sources = [{"type": "file", "path": str(file), "task": file.parent.name} for file in files]
+    recipe = {"name": "x", "model": str(tiny_llama), "sources": [*sources, {**sources[1], "templates": "ask.yaml"}]}
+    recipe["sources"][-1]["task"] = "shown"
+    few = {"share": 1, "shots": [1], "max_tokens": 9999}
+    recipe |= {"build": {"heldout_rows": 0, "few_shot": few}, "curate": [{"type": "heuristics"}]}
+    (home / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    with open_run(home / "recipe.yaml", tmp_path / "run", (), Console(quiet=True)) as run:
+        run.upto("card")
+    folder = tmp_path / "run" / "card"
+    for name in ("card.json", "README.md", "card.html", "kept.jsonl"):
+        assert str(tmp_path) not in (folder / name).read_text("utf-8"), name
+    found = {row["source"]: row["dropped"] for row in json.loads((folder / "card.json").read_text("utf-8"))["sources"]}
+    assert set(found) == {"data/rows.jsonl", "one/rows.jsonl", "two/rows.jsonl"}
+    assert found["data/rows.jsonl"] == found["two/rows.jsonl"] == 1
+    shown = [json.loads(line) for line in (folder / "kept.jsonl").read_text("utf-8").splitlines()]
+    assert any(parent.startswith("one/rows.jsonl:") for row in shown for parent in row["origin"].get("parents", []))
+    whole = [json.loads(line) for line in (tmp_path / "run" / "kept.jsonl").read_text("utf-8").splitlines()]
+    assert {row["origin"]["source"] for row in whole} == set(map(str, files)), "the run itself finds its rows again"
+    assert [row["id"] for row in shown] == [row["id"] for row in whole]
+
+
 def carded(folder: Path, tiny_llama: Path, *overrides: str) -> Run:
     rows = [
         {"instruction": f"Write about {text}", "input": "", "output": "yes"} for text in ("cats", "dogs", "dogs", "")

@@ -27,6 +27,8 @@ OUTSIDE = "the answer is none of the choices"
 MOST_OPTIONS = 26  # a longer list is no help, and letters run out
 NONE_FITS = "no example fits into the token budget"
 NO_ROW = "no other training row gives an example"
+NO_TEMPLATE = "ready-made instructions have no template for examples"
+OF_ENCODING = "only those of its encoding"  # Super-NaturalInstructions bring their examples themselves
 TRIES = 5  # rows looked at for each example wanted, as some give none
 _ROMAN = "i ii iii iv v vi vii viii ix x xi xii xiii xiv xv xvi xvii xviii xix xx xxi xxii xxiii xxiv xxv xxvi"
 ROMAN = tuple(_ROMAN.split(" "))
@@ -129,6 +131,9 @@ def _instances(asked: _Asked, drop: Callable[[Drop], None]) -> Iterator[Instance
     tags = {"split": "heldout", "level": asked.level} if asked.level else {"split": "train"}
     try:
         if asked.template is None:
+            if asked.examples is not None and asked.chance("few_shot", asked.config.few_shot.share):
+                brought = task.mapping is not None and task.mapping.name == "super-ni"
+                tags["zero-shot"] = OF_ENCODING if brought else NO_TEMPLATE
             for instance in _ready_made(task, row, origin):
                 yield instance.tagged(**tags)
             return

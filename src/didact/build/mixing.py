@@ -16,13 +16,17 @@ from didact.template import matches
 
 @dataclass(frozen=True, slots=True)
 class Supply:
-    """What a task could give: `rows` to train on, in `templates` each, `items` instances in all after its cap."""
+    """What a task could give: `rows` to train on, in `templates` each, `items` instances in all after its cap.
+
+    part: another name that globs may meet, such as super-ni/NAME.
+    """
 
     name: str
     cluster: str
     rows: int
     templates: int
     items: int
+    part: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +38,11 @@ class Mixture:
     notes: tuple[str, ...] = ()
 
 
-def cap(task: str, cluster: str, limit: int | Mapping[str, int] | None) -> int | None:
-    """The cap of a task; the first glob that matches its name or cluster counts."""
+def cap(names: Sequence[str], limit: int | Mapping[str, int] | None) -> int | None:
+    """The cap of a task; the first glob that matches its name, cluster or part counts."""
     if limit is None or isinstance(limit, int):
         return limit
-    return next((n for glob, n in limit.items() if matches(task, [glob]) or matches(cluster, [glob])), None)
+    return next((n for glob, n in limit.items() if any(matches(name, [glob]) for name in names)), None)
 
 
 def mix(supplies: Sequence[Supply], config: MixingConfig, preset: bool = False) -> Mixture:
@@ -50,14 +54,14 @@ def mix(supplies: Sequence[Supply], config: MixingConfig, preset: bool = False) 
     able = [supply for supply in supplies if supply.items]
     if not able:
         return Mixture({}, {})
-    weights = _weights(able, config, preset)
+    weights, unmet = _weights(able, config, preset)
     whole = sum(weights.values())
     if not whole:
         problem = "every task has weight 0"
         raise UsageError(problem, "give at least one task a weight", field="build.mixing.weights")
     rates = {name: weight / whole for name, weight in weights.items()}
     items = {supply.name: supply.items for supply in able}
-    notes: list[str] = []
+    notes = [f"no weight is for {', '.join(unmet[:4])}{' ...' * (len(unmet) > 4)}: nothing of it"] if unmet else []
     if config.total is None and config.by in ("size", "capped"):
         return Mixture(rates, {name: min(round(weight), items[name]) for name, weight in weights.items()})
     most, scarce = min((items[name] / rate, name) for name, rate in rates.items() if rate)
@@ -77,7 +81,8 @@ def mix(supplies: Sequence[Supply], config: MixingConfig, preset: bool = False) 
     return Mixture(rates, quotas, tuple(notes))
 
 
-def _weights(able: Sequence[Supply], config: MixingConfig, preset: bool) -> dict[str, float]:
+def _weights(able: Sequence[Supply], config: MixingConfig, preset: bool) -> tuple[dict[str, float], list[str]]:
+    """What each task weighs, and the tasks that no weight is for."""
     size: dict[str, Callable[[Supply], float]] = {
         "size": lambda supply: supply.items,
         "equal": lambda supply: 1,
@@ -85,12 +90,15 @@ def _weights(able: Sequence[Supply], config: MixingConfig, preset: bool) -> dict
         "temperature": lambda supply: capped(supply, config) ** (1 / config.temperature),
     }
     if config.by != "weights":
-        return {supply.name: size[config.by](supply) for supply in able}
+        return {supply.name: size[config.by](supply) for supply in able}, []
     shared: dict[str, list[Supply]] = {glob: [] for glob in config.weights}
+    unmet = list[str]()
     for supply in able:
-        fits = (g for g in config.weights if matches(supply.name, [g]) or matches(supply.cluster, [g]))
-        first = next(fits, None)
-        if first is not None:
+        names = (supply.name, supply.cluster, supply.part)
+        first = next((glob for glob in config.weights if any(matches(name, [glob]) for name in names)), None)
+        if first is None:
+            unmet.append(supply.name)
+        else:
             shared[first].append(supply)
     found = {supply.name: 0.0 for supply in able}
     for glob, weight in config.weights.items():
@@ -100,7 +108,7 @@ def _weights(able: Sequence[Supply], config: MixingConfig, preset: bool) -> dict
         part = sum(capped(supply, config) for supply in shared[glob])
         for supply in shared[glob]:
             found[supply.name] = weight * capped(supply, config) / part
-    return found
+    return found, unmet
 
 
 def capped(supply: Supply, config: MixingConfig) -> int:

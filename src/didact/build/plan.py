@@ -147,9 +147,10 @@ def plan(tasks: Sequence[Task], config: BuildConfig, rows: Rows, found: Sequence
 
 def _supply(task: Task, rows: int, templates: dict[str, Templates], config: BuildConfig) -> Supply:
     slots = _slots(templates[""], config)
-    limit = cap(task.name, task.cluster, config.max_per_task)
+    part = f"super-ni/{task.name}" if task.mapping is not None and task.mapping.name == "super-ni" else ""
+    limit = cap((task.name, task.cluster, part), config.max_per_task)
     items = rows * slots if limit is None else min(rows * slots, limit)
-    return Supply(task.name, task.cluster, rows, len(templates[""]), items)
+    return Supply(task.name, task.cluster, rows, len(templates[""]), items, part)
 
 
 def _slots(templates: Templates, config: BuildConfig) -> int:

@@ -3,7 +3,7 @@ that can be counted. Facts first (`facts.py`, JSON), then two ways to show them 
 """
 
 from didact.card.facts import facts
-from didact.card.made import Made, turn_of
+from didact.card.made import Made, public, public_names, turn_of
 from didact.card.page import DATA, card_html, card_json, card_markdown
 
-__all__ = ["DATA", "Made", "card_html", "card_json", "card_markdown", "facts", "turn_of"]
+__all__ = ["DATA", "Made", "card_html", "card_json", "card_markdown", "facts", "public", "public_names", "turn_of"]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePosixPath
 from typing import Any
 
-from didact.instance import Instance
+from didact.instance import Instance, Origin
 
 Fact = dict[str, Any]
 
@@ -37,3 +38,34 @@ def evenly(items: Sequence[Instance], most: int) -> Sequence[Instance]:
 def turn_of(source: str, row: int) -> int:
     """When something was written, counted from 1; 0 where its number is that of the row it was written for."""
     return row if source.startswith("generate:") else 0
+
+
+def public_names(sources: Iterable[str], home: Path) -> dict[str, str]:
+    """Source -> what others may read of it, for those named by a whole path, which tells of the machine and its owner.
+
+    home: where the recipe lies. Within it the path from there; elsewhere the name of the file, with as many folders
+    before it as tell it from the others.
+    """
+    found, outside = dict[str, str](), dict[str, tuple[str, ...]]()
+    for source in sorted(set(sources)):
+        path = PurePosixPath(source)
+        if path.is_absolute() and path.is_relative_to(home.resolve()):
+            found[source] = str(path.relative_to(home.resolve()))
+        elif path.is_absolute():
+            outside[source] = path.parts[1:]
+    for source, parts in outside.items():
+        others = [other for other in outside.values() if other != parts]
+        n = next((n for n in range(1, len(parts)) if parts[-n:] not in [o[-n:] for o in others]), len(parts))
+        found[source] = "/".join(parts[-n:])
+    return found
+
+
+def public(origin: Origin, names: Mapping[str, str]) -> Origin:
+    """The origin, and the rows that it grew from, under public names."""
+    parents = tuple(_row(parent, names) for parent in origin.parents)
+    return replace(origin, source=names.get(origin.source, origin.source), parents=parents)
+
+
+def _row(parent: str, names: Mapping[str, str]) -> str:
+    source, colon, row = parent.rpartition(":")
+    return f"{names[source]}{colon}{row}" if source in names else parent

@@ -251,6 +251,21 @@ def test_what_a_build_tells(tmp_path: Path) -> None:
     assert mixture["tasks"]["rows"]["rows"] == 300
 
 
+def test_rows_whose_faults_show_while_they_are_read_are_dropped_once(tmp_path: Path) -> None:
+    lines = [json.dumps({"q": f"What is {n}?", "a": str(n)}) for n in range(9)]
+    (tmp_path / "r.jsonl").write_text("\n".join([*lines, '{"q": "\\escape"}']) + "\n")
+    (tmp_path / "t.yaml").write_text("templates:\n  - {name: t, prompt: '{{ q }}', answer: '{{ a }}'}\n")
+    source = FileSource(path="r.jsonl", templates="t.yaml", on_error="drop")
+    made = build_in(
+        tmp_path / "w", "k", lambda drop: open_source(source, tmp_path, drop), BuildConfig(heldout_rows=0),
+        lambda *_: None,
+    )  # fmt: skip
+    drops = [json.loads(line) for line in b"".join(made.blocks("drops")).splitlines()]
+    assert [(drop["origin"]["row"], drop["reason"]) for drop in drops] == [(10, "malformed JSON")]
+    assert made.tallies["drops"].dropped == {"malformed JSON": 1}
+    assert made.tallies["train"].lines == 9
+
+
 def test_pruned_examples_and_questions_left_with_none_are_told(tmp_path: Path) -> None:
     rows(tmp_path, 300)
     wide, narrow = (

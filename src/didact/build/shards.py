@@ -145,10 +145,20 @@ def build_in(
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "key").write_text(key, "utf-8")
     opened = DropFile(folder / "drops-open")
-    tasks = open_tasks(opened.add)
+    taker = opened  # of the drops of sources: they come while these are opened, and again while rows are read
+
+    def drop(dropped: Drop) -> None:
+        taker.add(dropped)
+
+    tasks = open_tasks(drop)
     opened.file.close()
+
+    def reading(drops: DropFile) -> None:
+        nonlocal taker
+        taker = drops
+
     (folder / TOKENIZER).write_text(tokenizer, "utf-8")
-    planned, unread = _planned(folder, tasks, config, tell)
+    planned, unread = _planned(folder, tasks, config, tell, reading)
     total = len(planned.heldout) + len(planned.train)
     work = Work(planned, folder, key, {HELDOUT: bounds(planned, HELDOUT), TRAIN: bounds(planned, TRAIN)})
     tallies = {HELDOUT: Tally(), TRAIN: Tally(), "drops": opened.tally}
@@ -170,7 +180,9 @@ def build_in(
     return Built(planned, tallies, lambda kind: _blocks(work, kind))
 
 
-def _planned(folder: Path, tasks: Sequence[Task], config: BuildConfig, tell: Tell) -> tuple[Plan, Tally]:
+def _planned(
+    folder: Path, tasks: Sequence[Task], config: BuildConfig, tell: Tell, reading: Callable[[DropFile], None]
+) -> tuple[Plan, Tally]:
     """The plan; rows that an earlier, killed build of the same key has read are not read again."""
     told, tokenizer = folder / "read.json", (folder / TOKENIZER).read_text("utf-8")
     counting(config, tokenizer)  # refused before anything is read
@@ -178,6 +190,7 @@ def _planned(folder: Path, tasks: Sequence[Task], config: BuildConfig, tell: Tel
         rows, record = Rows.load(folder), json.loads(told.read_text("utf-8"))
         return plan(tasks, config, rows, record["found"], tokenizer), Tally.from_json(record["tally"])
     rows, drops = Rows(folder), DropFile(folder / "drops-read")
+    reading(drops)
     found = read(tasks, config, rows, drops.add, lambda done: tell(done, 0, f"reads: {done:,} rows"))
     drops.file.close()
     if rows.size > IN_MEMORY or len(rows) > MANY:

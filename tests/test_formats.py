@@ -520,6 +520,19 @@ ANY = st.recursive(
 )
 
 
+@pytest.mark.parametrize("name", ["messages", "sharegpt", "pairs", "self-instruct"])
+def test_random_turns_raise_only_typed_errors(name: Name) -> None:
+    """Whole but for what stands in the list: random rows hardly ever get so far."""
+
+    @settings(max_examples=60, deadline=None)
+    @given(st.lists(ANY, min_size=1, max_size=3))
+    def read(items: list[Any]) -> None:
+        column = {"messages": "messages", "sharegpt": "conversations", "pairs": "conversation"}.get(name, "instances")
+        test_random_rows_raise_only_typed_errors.hypothesis.inner_test(name, {"instruction": "Sort", column: items})
+
+    read()
+
+
 @settings(max_examples=200, deadline=None)
 @given(
     st.sampled_from(list(COLUMNS)),

@@ -25,7 +25,9 @@ COMMANDS = [
     "audit",
     "report",
     "run",
+    "compare",
     "chat",
+    "methods",
     "doctor",
     "starter",
 ]

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
@@ -233,16 +234,17 @@ class Renderer:
 
     def _layouts(self, instances: Sequence[Instance], generation: bool) -> list[Layout]:
         asked = [instance.context if generation else instance.messages for instance in instances]
-        told = [_calling(instance) for instance in instances]
+        told = []
+        for instance in instances:
+            with _of(instance):
+                told.append(_calling(instance))
         plain = [i for i, calls in enumerate(told) if not calls]
         texts = dict(zip(plain, self._conversations.texts([asked[i] for i in plain], generation), strict=True))
         made = []
         for i, instance in enumerate(instances):
             how = self._trained(instance), told[i], texts.get(i)
-            try:
+            with _of(instance):
                 made.append(self._conversations.lay_out(asked[i], generation, *how))
-            except UsageError as error:
-                raise error.at(file=instance.origin.source or None, line=instance.origin.row or None) from error
         return made
 
     def _trained(self, instance: Instance) -> Turns:
@@ -300,6 +302,15 @@ class Renderer:
             new_ids += piece_ids
             new_spans += [(a + c, a + d) for c, d in piece_spans]
         return new_ids, new_spans
+
+
+@contextmanager
+def _of(instance: Instance) -> Iterator[None]:
+    """Errors in here name the instance's row."""
+    try:
+        yield
+    except UsageError as error:
+        raise error.at(file=instance.origin.source or None, line=instance.origin.row or None) from error
 
 
 def _calling(instance: Instance) -> Calling:

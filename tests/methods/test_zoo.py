@@ -123,7 +123,8 @@ def test_it_trains_what_it_says_learns_and_survives_saving(
     assert {n for n in start if start[n] != end[n]} <= trained | tied
     assert start.keys() == end.keys()
     assert any(start[n] != end[n] for n in trained)
-    assert losses[-1] < losses[0]
+    quarter = len(losses) // 4  # each of the four epochs has the same rows
+    assert sum(losses[-quarter:]) < sum(losses[:quarter]), losses
 
     ids = rendered(loaded, 1)[0].ids
     before, base = logits(loaded, ids), logits(load(str(folders(model))), ids)

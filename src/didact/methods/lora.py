@@ -61,7 +61,8 @@ def attach(model: PreTrainedModel, config: LoraConfig) -> list[int]:
     for name, weight in model.named_parameters():
         weight.requires_grad_("lora_" in name)
     for name, layer in _injected(model).items() if config.dora else ():
-        empty = int((layer.lora_magnitude_vector["default"].weight == 0).sum())
+        length = layer.lora_magnitude_vector["default"].weight
+        empty = 0 if length.is_meta else int((length == 0).sum())  # an outline has no values yet
         if empty:
             problem = f"{empty} outputs of {name} have no weights at all, and dora divides by their length"
             raise UsageError(problem, "leave method.dora out", field="method.dora")

@@ -45,7 +45,7 @@ SETTINGS: dict[str, list[dict[str, Any]]] = {  # what differs from the defaults,
     "intrinsic": [{"length": 5, "dimension": 6}],
     "projection": [{"dimension": 40}],
 }
-RATES = {"full": 2e-3, "projection": 5e-3, "lomo": 3e-1, "lora": 1e-2, "prompt": 3e-1, "prefix": 5e-2, "p_tuning": 3e-2}
+RATES = {"full": 2e-3, "projection": 5e-3, "lomo": 3e-1, "lora": 1e-2, "prompt": 3e-1, "prefix": 5e-2, "p_tuning": 3e-3}
 Folders = Callable[[tuple[str, bool]], Path]
 KINDS = ["llama", "qwen3", "gpt2", "opt", "gpt_neox"]
 MODELS = [(kind, tied) for kind in KINDS for tied in (True, False)]
@@ -108,8 +108,7 @@ def test_it_trains_what_it_says_learns_and_survives_saving(
     method = row.config(**settings)
     loaded, losses = load(str(folders(model))), list[float]()
     plain = attached.try_on(folders(model), method)
-    epochs = 10 if name in ("prompt", "p_tuning") else 4  # a few vectors before a random model move its loss little
-    config = EXACT.model_copy(update={"epochs": float(epochs), "learning_rate": RATES.get(name, 1e-2)})
+    config = EXACT.model_copy(update={"epochs": 4.0, "learning_rate": RATES.get(name, 1e-2)})
     fresh = load(str(folders(model)))
     torch.manual_seed(config.seed)
     attached.attach(fresh, method)
@@ -124,9 +123,8 @@ def test_it_trains_what_it_says_learns_and_survives_saving(
     assert {n for n in start if start[n] != end[n]} <= trained | tied
     assert start.keys() == end.keys()
     assert any(start[n] != end[n] for n in trained)
-    part = len(losses) // epochs  # every epoch has the same rows
-    sums = [sum(losses[i : i + part]) for i in range(0, len(losses), part)]
-    assert (min(sums[1:]) if epochs > 4 else sums[-1]) < sums[0], sums
+    epoch = len(losses) // 4  # every epoch has the same rows
+    assert sum(losses[-epoch:]) < sum(losses[:epoch]), losses
 
     ids = rendered(loaded, 1)[0].ids
     before, base = logits(loaded, ids), logits(load(str(folders(model))), ids)

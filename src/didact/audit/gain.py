@@ -184,7 +184,7 @@ def _finding(config: GainConfig, level: Level) -> Finding:
         "few_shot": few and {**few, "lead": few["lead"].to_json()},
         "pictures": [
             whiskers(
-                [("the tuned model's lead", f"{few['shots']:.1f} examples", few["lead"])],
+                [("the tuned model's lead", f"{round(few['shots'], 1):g} examples", few["lead"])],
                 caption="Content over the untuned model with solved examples of the task before each question.",
             )
         ]

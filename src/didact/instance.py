@@ -10,17 +10,22 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePath
 from typing import Any, Literal
 
 Role = Literal["system", "user", "assistant", "tool"]
 Slot = Literal["instruction", "input", "demo", "answer"]
 READ = ("tool_calls", "tool_call_id", "name", "reasoning_content")  # what chat templates read of a turn beside its text
+PICTURES = "pictures"  # the folder, within a run's, where pictures lie
 ROLES: tuple[Role, ...] = ("system", "user", "assistant", "tool")
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A piece of a message: text, or an image named by its path. `slot` says which part of a task it plays."""
+    """A piece of a message: text, or an image. `slot` says which part of a task it plays.
+
+    The value of an image is the absolute path of a checked file (`pictures`), whose name is a hash of its bytes.
+    """
 
     value: str
     slot: Slot | None = None
@@ -84,7 +89,7 @@ class Instance:
     ) -> Instance:
         """An instance with its id computed from its content."""
         content: list[Any] = [
-            [[message.role, [[part.kind, part.value] for part in message.parts]] for message in messages],
+            [[message.role, [[part.kind, _told(part)] for part in message.parts]] for message in messages],
             list(references),
             list(choices),
         ]
@@ -108,12 +113,17 @@ class Instance:
         """The text of the context, turn after turn, for filters and reports (not what the model sees)."""
         return "\n".join(message.text for message in self.context)
 
+    @property
+    def images(self) -> tuple[str, ...]:
+        """The paths of its pictures, in order."""
+        return tuple(part.value for message in self.messages for part in message.parts if part.kind == "image")
+
     def tagged(self, **tags: str) -> Instance:
         """The same instance with tags added."""
         return replace(self, tags={**self.tags, **tags})
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON object that `from_json` reads back to an equal instance."""
+        """A JSON object that `from_json` reads back to an equal instance; pictures by their place in a run's folder."""
         return {
             "id": self.id,
             "messages": [
@@ -127,15 +137,15 @@ class Instance:
         }
 
     @staticmethod
-    def from_json(data: Mapping[str, Any]) -> Instance:
-        """The inverse of `to_json`."""
+    def from_json(data: Mapping[str, Any], folder: Path | None = None) -> Instance:
+        """The inverse of `to_json`. folder: where the file lies that it comes from, for the paths of its pictures."""
         origin = dict(data["origin"])
         return Instance(
             id=data["id"],
             messages=tuple(
                 Message(
                     message["role"],
-                    tuple(Part(part["value"], part.get("slot"), part.get("kind", "text")) for part in message["parts"]),
+                    tuple(_part_from_json(part, folder) for part in message["parts"]),
                 )
                 for message in data["messages"]
             ),
@@ -202,8 +212,21 @@ def beside(tags: Mapping[str, str]) -> list[Any]:
     return [tools, turns] if tools or turns else []
 
 
+def _told(part: Part) -> str:
+    """What a part is, wherever its picture lies: equal pictures have equal names."""
+    return part.value if part.kind == "text" else PurePath(part.value).name
+
+
+def _part_from_json(data: Mapping[str, Any], folder: Path | None) -> Part:
+    kind = data.get("kind", "text")
+    value = data["value"]
+    if kind == "image" and folder is not None and isinstance(value, str):
+        value = str(folder.absolute() / value)
+    return Part(value, data.get("slot"), kind)
+
+
 def _part_to_json(part: Part) -> dict[str, str]:
-    data = {"value": part.value}
+    data = {"value": part.value if part.kind == "text" else f"{PICTURES}/{_told(part)}"}
     if part.slot is not None:
         data["slot"] = part.slot
     if part.kind != "text":

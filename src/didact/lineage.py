@@ -65,7 +65,7 @@ def find(folder: Path, wanted: str) -> Instance:
     for _, record in _records(folder, wanted, whole=False):
         data = record.get("instance") or record
         if "messages" in data:
-            found.setdefault(data["id"], Instance.from_json(data))
+            found.setdefault(data["id"], Instance.from_json(data, folder))
     if not found:
         raise UsageError(f'no instance of this run is called "{wanted}"', "ids stand in built.jsonl", file=folder)
     if len(found) > 1:

@@ -222,7 +222,7 @@ class Run:
 
     def instances(self, name: str) -> Iterator[Instance]:
         """The instances in one of the run's files."""
-        return (Instance.from_json(record) for record in read_lines(self.path / name))
+        return (Instance.from_json(record, self.path) for record in read_lines(self.path / name))
 
     def findings(self) -> list[Finding]:
         """What the audit found."""

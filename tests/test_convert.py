@@ -90,10 +90,9 @@ def test_instances_that_do_not_fit_are_counted_with_their_reason(tmp_path: Path,
     assert run(source, tmp_path / "a.jsonl", "alpaca", console) == [
         {"instruction": "user", "input": "", "output": "assistant"}
     ]
-    assert "not written: 1 instances: this format holds one question and one answer - write conversations as" in said(
-        console
-    )
-    with pytest.raises(UsageError, match=r"b.jsonl: no row is left to write - most often \(1\): this format holds one"):
+    told = f"not written: 1 instances: {source}:1: this format holds one question and one answer - write conversations"
+    assert told in said(console)
+    with pytest.raises(UsageError, match=r"b.jsonl: no row is left to write - most often \(1\): .*two.jsonl:1: this"):
         run(write(tmp_path / "two.jsonl", [{"messages": turns}]), tmp_path / "b.jsonl", "alpaca", console)
     assert not (tmp_path / "b.jsonl").exists()
 
@@ -162,10 +161,12 @@ def test_a_fault_on_the_way_leaves_nothing_half_written(tmp_path: Path, name: st
 
 def test_a_file_that_does_not_read_back_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = files.records
-    monkeypatch.setattr(files, "records", lambda path, fault: list(real(path, fault))[:1])
+    monkeypatch.setattr(files, "records", lambda path, fault, layout: list(real(path, fault))[:1])
     with pytest.raises(UsageError, match="1 of 2 rows read back - write jsonl instead"):
         write_rows(tmp_path / "o.jsonl", lambda: iter([{"a": 1}, {"a": 2}]))
-    monkeypatch.setattr(files, "records", lambda path, fault: [(n, {**row, "b": 0}) for n, row in real(path, fault)])
+    monkeypatch.setattr(
+        files, "records", lambda path, fault, layout: [(n, {**r, "b": 0}) for n, r in real(path, fault)]
+    )
     with pytest.raises(UsageError, match="a row does not read back as it was"):
         write_rows(tmp_path / "o.jsonl", lambda: iter([{"a": 1}]))
     assert list(tmp_path.iterdir()) == []

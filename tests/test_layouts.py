@@ -66,8 +66,11 @@ def test_squad_is_recognised_and_flattened(tmp_path: Path) -> None:
         "context": "The ferry is red.",
         "question": "Colour?",
         "answers": {"text": ["red"], "answer_start": [13]},
+        "squad": {"document": {"version": "v2.0"}},
     }
     assert second["answers"] == {"text": [], "answer_start": []}
+    assert second["is_impossible"] is True
+    assert second["squad"] == {"closes": [{"paragraph": {"context": "Empty."}}]}
     assert [row.number for row in opened(tmp_path, path="q.json").rows()] == [1, 2]
 
 
@@ -101,10 +104,19 @@ def test_conll_gives_tokens_tags_and_entities(tmp_path: Path) -> None:
     first, second = rows(tmp_path, path="n.conll")
     assert first == {
         "tokens": ["Ada", "King"],
+        "field_2": ["NNP", "NNP"],
+        "field_3": ["B-NP", "I-NP"],
         "ner_tags": ["B-PER", "I-PER"],
         "entities": [{"text": "Ada King", "type": "PER", "start": 0, "end": 2}],
+        "before": ["-DOCSTART- -X- O O", "# a comment"],
     }
-    assert second == {"tokens": ["ran"], "ner_tags": ["O"], "entities": []}
+    assert second == {
+        "tokens": ["ran"],
+        "field_2": ["VBD"],
+        "field_3": ["B-VP"],
+        "ner_tags": ["O"],
+        "entities": [],
+    }
     columns = ["tokens", "pos", "chunks", "ner_tags"]
     assert rows(tmp_path, path="n.conll", columns=columns)[0]["pos"] == ["NNP", "NNP"]
     assert [row.number for row in opened(tmp_path, path="n.conll").rows()] == [4, 8]
@@ -264,4 +276,5 @@ def test_random_columns_raise_only_typed_errors(text: str, columns: list[str]) -
         except UsageError:
             return
         for _, row in read:
-            assert len({len(value) for name, value in row.items() if name != "entities"}) == 1
+            beside = ("entities", "before", "after")
+            assert len({len(value) for name, value in row.items() if name not in beside}) == 1

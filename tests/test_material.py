@@ -122,6 +122,8 @@ def test_lines_that_are_broken_are_named_and_counted(tmp_path: Path) -> None:
             {"the answer only says that there is none": 1},
         ),
         (("messy", "blank_lines_multimodal.jsonl"), {"on_error": "drop"}, 0, {"faulty row": 24}),
+        (("annotated_raw", "xquad.hi.json.gz"), {}, 1190, {}),
+        (("annotated_raw", "wnut17_dev.conll.gz"), {}, 1009, {}),
     ],
 )
 def test_ready_made_files_build(
@@ -157,8 +159,6 @@ def test_ready_made_files_build(
             ("annotated_raw", "clinc150_small.json.gz"),
             "arrays without names - name the 2 values in the source: columns",
         ),
-        (("annotated_raw", "xquad.hi.json.gz"), NO_FORMAT),
-        (("annotated_raw", "wnut17_dev.conll.gz"), NO_FORMAT),
         (("annotated_raw", "TREC.train"), NO_LAYOUT),
         (("annotated_raw", "rt-polarity.neg"), NO_LAYOUT),
         (

@@ -1,4 +1,5 @@
-"""Rows into one file: JSON lines, JSON, CSV, TSV, Parquet or Arrow; plain, .gz or .zst. Whole or not at all.
+"""Rows into one file: JSON lines, JSON, CSV, TSV, Parquet, Arrow, CoNLL or SQuAD; plain, .gz or .zst. Whole or not
+at all.
 
 What a container cannot tell (CSV knows only text, tables know no missing column) is counted, never silent: the caller
 gets the counts, and the file is read back and compared with what was to be written before it takes its place.
@@ -16,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from didact import files
+from didact import conll, files, squad
 from didact.errors import UsageError, missing_extra
 from didact.folder import disk_error
 from didact.instance import digest
@@ -29,15 +30,32 @@ NOTHING = "no row is left to write"
 WRITABLE = ("jsonl", "json", "csv", "tsv", "parquet", "arrow")
 
 
-def write_rows(path: Path, rows: Rows, replace: bool = False) -> tuple[int, Counter[str]]:
-    """Write rows to a file of the layout that its name tells; how many, and what was lost, in words, of how many rows.
+def layout_for(path: Path, form: str) -> files.Layout:
+    """How a file of rows in a format is to be written: as its name says, SQuAD's and CoNLL's own way where it can be.
 
-    Raises UsageError for a name that tells no layout, a file that is there (unless `replace`), rows that the layout
-    cannot hold at all, a full disk, or a file that does not read back as it was written.
+    Raises UsageError for a name that tells no layout that can be written.
     """
     layout = files.layout_of(path)
+    if layout == "json" and form == "squad":
+        return "squad"
+    if layout in ("conll", "lines") and form == "conll":
+        return "conll"
     if layout not in WRITABLE:
-        raise UsageError(f"{layout} can be read, but not written", f"write one of: {', '.join(WRITABLE)}", file=path)
+        more = ", conll (--to conll)" if layout in ("conll", "lines") else ""
+        fix = f"write one of: {', '.join(WRITABLE)}{more}"
+        raise UsageError(f"{layout} can be read, but not written", fix, file=path)
+    return layout
+
+
+def write_rows(
+    path: Path, rows: Rows, replace: bool = False, layout: files.Layout = "auto"
+) -> tuple[int, Counter[str]]:
+    """Write rows to a file of the layout that its name tells; how many, and what was lost, in words, of how many rows.
+
+    layout: as `layout_for` gives it. Raises UsageError for a name that tells no layout, a file that is there (unless
+    `replace`), rows that the layout cannot hold at all, a full disk, or a file that does not read back as it was.
+    """
+    layout = layout_for(path, "") if layout == "auto" else layout
     if path.exists() and not replace:
         raise UsageError("there is a file already", "give another name, or --force", file=path)
     if layout in ("parquet", "arrow") and path.suffix.lower() in files.MAGIC:
@@ -49,7 +67,7 @@ def write_rows(path: Path, rows: Rows, replace: bool = False) -> tuple[int, Coun
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         marks = _TABLES[layout](part, rows, lost) if layout in _TABLES else _text(part, layout, rows(), lost)
-        _verify(part, marks, path)
+        _verify(part, marks, path, layout)
         part.replace(path)
     except OSError as error:
         raise disk_error(error, path) from error
@@ -58,16 +76,12 @@ def write_rows(path: Path, rows: Rows, replace: bool = False) -> tuple[int, Coun
     return len(marks), lost
 
 
-def _verify(part: Path, marks: list[bytes], path: Path) -> None:
+def _verify(part: Path, marks: list[bytes], path: Path, layout: files.Layout) -> None:
     """Refuse a file whose rows do not read back as they were meant."""
-
-    def fault(reason: str, error: UsageError) -> None:
-        raise error
-
     if not marks:
         raise UsageError(NOTHING, "give a file with rows", file=path)
     read = 0
-    for number, row in files.records(part, fault):
+    for number, row in files.records(part, _stop, layout):
         if read >= len(marks) or _mark(row) != marks[read]:
             raise UsageError("a row does not read back as it was", "write jsonl instead", file=path, line=number)
         read += 1
@@ -107,6 +121,30 @@ def _text(part: Path, layout: str, rows: Iterator[Row], lost: Counter[str]) -> l
         if layout == "json":
             file.write(b"\n]\n" if marks else b"[]\n")
     return marks
+
+
+def _conll(part: Path, rows: Rows, lost: Counter[str]) -> list[bytes]:
+    """Tokens and their tags, a line each; what a row has besides and CoNLL has no place for is counted."""
+    marks: list[bytes] = []
+    middle = conll.middle_of(rows())
+    with _opened(part) as file:
+        for text, row in conll.written(rows(), middle, lost):
+            file.write(text.encode("utf-8"))
+            marks.append(_mark(row))
+    return marks
+
+
+def _squad(part: Path, rows: Rows, lost: Counter[str]) -> list[bytes]:
+    """One document of SQuAD."""
+    kept = list(rows())
+    text = _plain(squad.squad_document(kept, lost), lost)
+    with _opened(part) as file:
+        file.write(f"{text}\n".encode())
+    return [_mark(row) for row in squad.read_back(json.loads(text), kept)] if kept else []
+
+
+def _stop(reason: str, error: UsageError) -> None:
+    raise error
 
 
 def _delimited(part: Path, rows: Rows, lost: Counter[str]) -> list[bytes]:
@@ -251,4 +289,11 @@ def _opened(path: Path) -> BinaryIO:
     return path.open("wb")
 
 
-_TABLES = {"csv": _delimited, "tsv": _delimited, "parquet": _arrow, "arrow": _arrow}
+_TABLES = {
+    "csv": _delimited,
+    "tsv": _delimited,
+    "parquet": _arrow,
+    "arrow": _arrow,
+    "conll": _conll,
+    "squad": _squad,
+}

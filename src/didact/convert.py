@@ -9,17 +9,19 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from didact import files, formats
+from didact import conll, files, formats
 from didact.console import Console
-from didact.containers import NOTHING, write_rows
+from didact.containers import NOTHING, layout_for, write_rows
 from didact.errors import UsageError, nearest
 from didact.instance import Drop, Instance, Origin
 from didact.sandbox import TemplateDrop
 from didact.sources import FileSource, HubSource, open_source
 
+LOOKED_AT = 500  # lines of a file whose name does not tell its layout
 LOST = {
     "extra": "fields that {0} has no place for",
     "parts": "which part is instruction, input or example",
@@ -63,7 +65,8 @@ def open_data(path: Path, **settings: Any) -> Read:
         saved = HubSource.model_validate({"name": str(path.absolute()), **settings})
         mapping = _mapping(saved)
         return Read(mapping.description, mapping.name, lambda drop: _rows(saved, drop))
-    tasks = _task_files(path) if not settings.get("layout") or settings["layout"] == "auto" else []
+    settings["layout"] = _layout(path, settings)
+    tasks = _task_files(path) if settings["layout"] == "auto" else []
     if tasks:
         mapping = formats.Mapping("super-ni", f"super-ni: {len(tasks)} task files, each one row of many instances")
         drop_faults = settings.get("on_error") == "drop"
@@ -84,32 +87,35 @@ def convert(source: Read, out: Path, name: formats.Name, console: Console, carry
     """Write instructions in another format and tell, line by line, what became of every row."""
     lost: Counter[str] = Counter()
     refused: Counter[str] = Counter()
+    first: dict[str, str] = {}  # of what is not written: reason -> file:line:field and reason
+    layout = layout_for(out, name)
 
     def rows() -> Iterator[dict[str, Any]]:
         lost.clear()
         refused.clear()
         for group in formats.grouped(name, source.instances()):
             try:
-                yield _row(name, group, carry, lost)
+                row = _row(name, group, carry and layout not in ("conll", "squad"), lost)
+                yield conll.checked(row) if layout == "conll" else row
             except UsageError as error:
                 refused[str(error)] += len(group)
+                origin = group[0].origin
+                first.setdefault(str(error), str(error.at(file=origin.source, line=origin.row or None)))
 
     if name not in formats.WRITERS and name not in formats.GROUPS:
         formats.written(name, [])  # tells what can be written
     try:
-        count, changed = write_rows(out, rows, replace)
+        count, changed = write_rows(out, rows, replace, layout)
     except UsageError as error:
-        why = _most(source.drops, refused)
+        why = _most(source.drops, Counter({first[reason]: many for reason, many in refused.items()}))
         raise UsageError(error.problem, why, file=error.file) if why and error.problem == NOTHING else error from None
     console.say(f"{source.description}")
     console.say(f"{source.rows:,} rows read, {count:,} written to {out} as {name}")
     for reason, many in Counter(drop.reason for drop in source.drops).most_common():
-        first = next(drop for drop in source.drops if drop.reason == reason)
-        console.say(
-            f"dropped: {many:,} {reason}; first: {first.origin.source}:{first.origin.row} {first.detail}".rstrip()
-        )
+        one = next(drop for drop in source.drops if drop.reason == reason)
+        console.say(f"dropped: {many:,} {reason}; first: {one.origin.source}:{one.origin.row} {one.detail}".rstrip())
     for reason, many in refused.most_common():
-        console.say(f"not written: {many:,} instances: {reason}")
+        console.say(f"not written: {many:,} instances{', first' * (many > 1)}: {first[reason]}")
     told = [f"{LOST[key].format(name)} ({many:,} instances)" for key, many in lost.most_common()]
     told += [f"{what} ({many:,} rows)" for what, many in changed.most_common()]
     if told:
@@ -120,6 +126,24 @@ def convert(source: Read, out: Path, name: formats.Name, console: Console, carry
 def _most(drops: Sequence[Drop], refused: Counter[str]) -> str:
     reasons = Counter(f"{drop.reason}; such as {drop.detail}".removesuffix("; such as ") for drop in drops) + refused
     return "".join(f"most often ({many:,}): {reason}" for reason, many in reasons.most_common(1))
+
+
+def _layout(path: Path, settings: dict[str, Any]) -> files.Layout:
+    """How a file is written: as asked for; CoNLL also where its lines look so under a name that does not tell it."""
+    asked: files.Layout = settings.get("layout") or "auto"
+    if asked != "auto" or not path.is_file():
+        return asked
+    try:
+        told = files.layout_of(path)
+    except UsageError:
+        told = "auto"
+    form = settings.get("format", "auto")
+    if told in ("auto", "lines", "tsv") and form == "conll":
+        return "conll"
+    if told not in ("auto", "lines") or form != "auto":
+        return "auto"
+    lines = files.records(path, lambda reason, error: None, "lines")
+    return "conll" if conll.looks_so(row["text"] for _, row in islice(lines, LOOKED_AT)) else "auto"
 
 
 def _row(name: formats.Name, group: Sequence[Instance], carry: bool, lost: Counter[str]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
-from didact import json_rows, layouts, tables
+from didact import conll, json_rows, tables
 from didact.errors import UsageError, missing_extra, nearest
 
 Layout = Literal[
@@ -97,7 +97,7 @@ def _parse(
         elif layout == "yaml":
             yield from json_rows.yaml_rows(path, lines, fault)
         elif layout == "conll":
-            yield from layouts.conll_rows(path, lines, fault, columns)
+            yield from conll.conll_rows(path, lines, fault, columns)
         else:
             yield from json_rows.json_rows(path, lines, fault, layout, columns)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:

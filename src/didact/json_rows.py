@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from didact import layouts, tables
+from didact import layouts, squad, tables
 from didact.errors import UsageError
 from didact.sandbox import SURROGATE
 from didact.tables import Fault, Record
@@ -96,8 +96,8 @@ def json_rows(
     except (ValueError, RecursionError) as error:
         raise _fault_of(error, path, 1, "mend the file at this line") from error
     del text, read
-    if layout == "squad" or (layout == "json" and layouts.is_squad(value)):
-        yield from layouts.squad_rows(value, path, fault)
+    if layout == "squad" or (layout == "json" and squad.is_squad(value)):
+        yield from squad.squad_rows(value, path, fault)
     elif layout == "splits" or (layout == "json" and layouts.is_splits(value)):
         yield from layouts.split_rows(value, path, fault, columns)
     elif layout == "object" and isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""Layouts in which a record is no line: SQuAD's JSON, an object of splits, CoNLL's columns; and rows made of rows.
+"""An object of splits, and rows made of rows.
 
 Rows of lines get their columns from a pattern, from files beside theirs (labels, translations), or, where a record
 holds lists, one row is made of each item.
@@ -8,60 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import chain, zip_longest
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-from didact.entities import entities
 from didact.errors import UsageError, nearest
 from didact.tables import DROP, Fault, Record
-
-Lines = Iterable[tuple[int, str]]
-
-
-def is_squad(value: Any) -> bool:
-    """Whether a JSON document is written as SQuAD: {data: [{paragraphs: [...]}]}."""
-    articles = value.get("data") if isinstance(value, dict) else None
-    return isinstance(articles, list) and any(isinstance(item, dict) and "paragraphs" in item for item in articles)
-
-
-def squad_rows(value: Any, path: Path, fault: Fault) -> Iterator[Record]:
-    """(number, row) for the questions of a SQuAD document (v1.1, v2, XQuAD, MLQA), with the hub's columns.
-
-    id, title, context, question, answers: {text: [...], answer_start: [...]}; an unanswerable question has no text.
-    """
-    if not is_squad(value):
-        raise UsageError("is not written as SQuAD", "it needs data[].paragraphs[].qas[]", file=path)
-    number = 0
-    for article in value["data"]:
-        for paragraph in _listed(article, "paragraphs"):
-            for question in _listed(paragraph, "qas"):
-                number += 1
-                try:
-                    yield number, _squad_row(article, paragraph, question)
-                except (KeyError, TypeError, AttributeError) as error:
-                    problem = f"the question is not as in SQuAD: {error}"
-                    fault("malformed record", UsageError(problem, f"mend it, {DROP}", file=path, line=number))
-
-
-def _squad_row(article: Any, paragraph: Any, question: Any) -> dict[str, Any]:
-    none = question.get("is_impossible", False)
-    answers = [] if none else question["answers"]
-    return {
-        "id": question.get("id", ""),
-        "title": article.get("title", ""),
-        "context": paragraph["context"],
-        "question": question["question"],
-        "answers": {
-            "text": [answer["text"] for answer in answers],
-            "answer_start": [answer["answer_start"] for answer in answers],
-        },
-    }
-
-
-def _listed(value: Any, key: str) -> list[Any]:
-    items = value.get(key) if isinstance(value, dict) else None
-    return items if isinstance(items, list) else []
 
 
 def is_splits(value: Any) -> bool:
@@ -92,41 +44,6 @@ def split_rows(value: Any, path: Path, fault: Fault, columns: Sequence[str]) -> 
                 fault("wrong number of fields", UsageError(problem, f"mend the row, {DROP}", file=path, line=number))
             else:
                 yield number, dict(zip(columns, item, strict=True)) | {"split": split}
-
-
-def conll_rows(path: Path, lines: Lines, fault: Fault, columns: Sequence[str]) -> Iterator[Record]:
-    """(line, row) for the sentences of a CoNLL file: a token and its tags in each line, blank lines between sentences.
-
-    Without `columns` the first field is `tokens` and the last one `ner_tags`. `entities` are those of the last field.
-    """
-    start, held, broken = 0, list[list[str]](), False
-    for number, line in chain(lines, [(0, "")]):
-        text = line.removesuffix("\n").removesuffix("\r")
-        fields = [field.strip() for field in text.split("\t")] if "\t" in text else [f for f in text.split(" ") if f]
-        if any(fields) and not (not held and _is_comment(text, fields)):
-            start = start or number
-            wanted = len(columns) or (len(held[0]) if held else max(2, len(fields)))
-            if len(fields) != wanted and not broken:
-                problem = f"{len(fields)} fields in a line of a sentence that has {wanted}"
-                fault("wrong number of fields", UsageError(problem, f"mend the line, {DROP}", file=path, line=number))
-                broken = True
-            held.append(fields)
-        elif not any(fields):
-            if held and not broken and held[0][0] != "-DOCSTART-":
-                yield start, _sentence(held, columns)
-            start, held, broken = 0, [], False
-
-
-def _is_comment(text: str, fields: list[str]) -> bool:
-    """Whether a line before a sentence tells something about it, and is not a token # with its tag."""
-    return text.startswith("#") and "\t" not in text and not re.fullmatch(r"O|_|[BIESLU]-\S+", fields[-1])
-
-
-def _sentence(held: list[list[str]], columns: Sequence[str]) -> dict[str, Any]:
-    names = columns or ["tokens", *[""] * (len(held[0]) - 2), "ner_tags"]
-    row: dict[str, Any] = {name: list(values) for name, values in zip(names, zip(*held, strict=True), strict=True)}
-    row.pop("", None)
-    return {**row, "entities": entities(row[names[0]], row[names[-1]])}
 
 
 def unrolled(records: Iterable[Record], lists: Mapping[str, str], path: Path, fault: Fault) -> Iterator[Record]:

@@ -14,7 +14,7 @@ from itertools import groupby
 from typing import Any, Literal, get_args
 
 from didact.errors import UsageError
-from didact.formats import single, super_ni, turns
+from didact.formats import annotated, single, super_ni, turns
 from didact.formats.fields import DROP, filled, refuse_unfilled
 from didact.formats.super_ni import Encoding
 from didact.instance import Instance, Message, Origin, Part
@@ -34,6 +34,8 @@ Name = Literal[
     "super-ni",
     "alpaca",
     "prompt-completion",
+    "squad",
+    "conll",
     "text",
 ]
 FORMATS: tuple[Name, ...] = get_args(Name)
@@ -67,6 +69,12 @@ COLUMNS: dict[Name, tuple[tuple[str, ...], tuple[str, ...], str]] = {
     ),
     "prompt-completion": (("prompt", "completion|response"), (), "prompt -> instruction, {1} -> answer"),
     "baize": (("input",), (), "input, apart at [|Human|] and [|AI|] -> turns"),
+    "squad": (
+        ("context", "question", "answers"),
+        ("id", "title"),
+        "question -> instruction, context -> input, answers -> answer and references, none -> unanswerable",
+    ),
+    "conll": (("tokens", "ner_tags|tags"), ("entities",), "tokens -> input, {1} -> answer, one to a line"),
     "text": (("text",), (), "text -> an answer without a question"),
 }
 READERS: dict[Name, Reader] = {
@@ -80,6 +88,8 @@ READERS: dict[Name, Reader] = {
     "alpaca": single.read_alpaca,
     "prompt-completion": single.read_pair,
     "baize": turns.read_baize,
+    "squad": annotated.read_squad,
+    "conll": annotated.read_conll,
     "text": single.read_text,
 }
 WRITERS: dict[Name, Callable[[Instance], dict[str, Any]]] = {
@@ -90,7 +100,15 @@ WRITERS: dict[Name, Callable[[Instance], dict[str, Any]]] = {
     "alpaca": single.write_alpaca,
     "prompt-completion": single.write_pair,
     "baize": turns.write_baize,
+    "squad": annotated.write_squad,
+    "conll": annotated.write_conll,
     "text": single.write_text,
+}
+# What must hold of a row beside its columns.
+LOOKS: dict[Name, Callable[[Dict[str, Any]], bool]] = {
+    "baize": lambda row: turns.HUMAN in str(row.get("input")),
+    "squad": annotated.is_squad,
+    "conll": annotated.is_conll,
 }
 # Formats whose row holds several instances: what is equal among them, and the writer.
 GROUPS: dict[Name, tuple[Callable[[Instance], Any], Callable[[Sequence[Instance]], dict[str, Any]]]] = {
@@ -123,9 +141,9 @@ def detect(rows: Sequence[Dict[str, Any]], wanted: str = "auto") -> Mapping:
 
 
 def _fits(name: Name, needed: Sequence[str], row: Dict[str, Any]) -> bool:
-    if name == "baize" and turns.HUMAN not in str(row.get("input")):
-        return False
-    return all(any(key in row for key in key_or.split("|")) for key_or in needed)
+    return all(any(key in row for key in key_or.split("|")) for key_or in needed) and (
+        name not in LOOKS or LOOKS[name](row)
+    )
 
 
 def _unknown(seen: Sequence[str]) -> UsageError:

@@ -112,7 +112,8 @@ def _task(
     try:
         mapping = formats.detect(looked_at, config.format)
         formats.refuse_unfilled(looked_at, config.fill)
-        return replace(task, mapping=mapping)
+        by_text = ("context",) if mapping.name == "squad" and not group else group
+        return replace(task, mapping=mapping, group=by_text)
     except UsageError as error:
         raise error.at(file=path) from error
 

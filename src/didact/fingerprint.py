@@ -32,6 +32,7 @@ TUNING = (
     "model_files.py",
     "methods",
     "forward.py",
+    "frozen.py",
     "loss.py",
     "memory.py",
     "precision.py",

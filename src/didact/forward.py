@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -44,12 +44,20 @@ class Objective(Protocol):
         ...
 
 
+class Known(Protocol):
+    """What is known of the hidden states of the data beforehand, see frozen.py."""
+
+    def given(self, loaded: Loaded, one: Batch) -> AbstractContextManager[None]:
+        """A forward pass of this batch in here need not compute it."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Forward:
     """How a batch becomes a loss.
 
     head: where it is computed; packed: sequences on one axis; share: their beginnings too; tail: the end of the last
-    layer only where a loss is read.
+    layer only where a loss is read; frozen: what layers gave that do not change.
     """
 
     head: Literal["reads", "kept", "all"] = "all"
@@ -57,6 +65,7 @@ class Forward:
     share: bool = False
     tail: bool = False
     objective: Objective | None = None
+    frozen: Known | None = None
 
     def batch(self, loaded: Loaded, data: Sequence[Tokens], rows: Sequence[int]) -> Batch:
         """The tensors of some rows, laid out for this pass, on the device."""
@@ -88,14 +97,16 @@ class Forward:
             logits: torch.Tensor = loaded.model.get_output_embeddings()(self.hidden(loaded, one))
             return logits
         kept = {"logits_to_keep": one.reads_N} if self.head == "kept" else {}
-        logits = loaded.model(**self._inputs(loaded, one), **kept).logits.flatten(0, 1)
+        with self._known(loaded, one):
+            logits = loaded.model(**self._inputs(loaded, one), **kept).logits.flatten(0, 1)
         return logits if kept else logits[one.reads_N]
 
     def hidden(self, loaded: Loaded, one: Batch) -> torch.Tensor:
         """Last hidden states where a loss is read (N, C)."""
         from didact import tail
 
-        with tail.only_at(loaded.model.base_model, one.reads_N) if self.tail else nullcontext():
+        end = tail.only_at(loaded.model.base_model, one.reads_N) if self.tail else nullcontext()
+        with end, self._known(loaded, one):
             states = loaded.model.base_model(**self._inputs(loaded, one)).last_hidden_state
         chosen: torch.Tensor = states.flatten(0, 1).index_select(0, one.reads_N)
         return chosen
@@ -110,6 +121,9 @@ class Forward:
             head = loaded.model.get_output_embeddings()
             return loss.cross_entropy(self.hidden(loaded, one), head, one.labels_N, one.weights_N)
         return loss.of_logits(self.logits(loaded, one), one.labels_N, one.weights_N)
+
+    def _known(self, loaded: Loaded, one: Batch) -> AbstractContextManager[None]:
+        return nullcontext() if self.frozen is None else self.frozen.given(loaded, one)
 
     def _inputs(self, loaded: Loaded, one: Batch) -> dict[str, Any]:
         if loaded.kind != "causal":

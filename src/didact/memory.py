@@ -1,6 +1,7 @@
 """What tuning will need of memory, counted from a model's files before it is loaded, and what would need less.
 
-Weights, gradients and AdamW's two moments are counted exactly; activations by what a Llama layer keeps for its backward
+Weights, gradients and AdamW's two moments are counted exactly (of a large embedding as if every row were met, which is
+the most it can be); activations by what a Llama layer keeps for its backward
 (measured, within a third for other decoders).
 """
 

@@ -39,8 +39,8 @@ class Span:
 class Batch:
     """Rows as tensors: a loss is read at place reads_N of the flattened (B, T), of token labels_N times weights_N.
 
-    spans: what lies on the flat axis of a packed batch (B = 1); empty if each row is a row of the tensor. inputs: what
-    else the model is given, for models that are not causal.
+    spans: what lies on the flat axis of a packed batch (B = 1); empty if each row is a row of the tensor. pieces: of
+    each span the row and which of its tokens. inputs: what else the model is given, for models that are not causal.
     """
 
     ids_BT: torch.Tensor
@@ -51,6 +51,7 @@ class Batch:
     instance_ids: tuple[str, ...]
     rows: tuple[int, ...]
     spans: tuple[Span, ...] = ()
+    pieces: tuple[tuple[int, int, int], ...] = ()
     inputs: Mapping[str, torch.Tensor] = field(default_factory=dict)
 
     def to(self, device: torch.device | str) -> Batch:
@@ -151,18 +152,20 @@ def flat(data: Sequence[Tokens], rows: Sequence[int], share: bool = True) -> Bat
     import numpy as np
     import torch
 
-    spans, pieces, reads = list[Span](), list[Any](), {}
+    spans, whence, pieces, reads = list[Span](), list[tuple[int, int, int]](), list[Any](), {}
     families = shared_beginnings([data[row].ids for row in rows]) if share else [([i], 0) for i in range(len(rows))]
     end = 0
     for members, shared in families:
         trunk, start = (len(spans), end) if shared else (-1, end)
         if shared:
             pieces.append(data[rows[members[0]]].ids[:shared])
+            whence.append((rows[members[0]], 0, shared))
             spans.append(Span(end, end + shared))
             end += shared
         for i in members:
             own = data[rows[i]].ids[shared:]
             pieces.append(own)
+            whence.append((rows[i], shared, shared + len(own)))
             spans.append(Span(end, end + len(own), trunk))
             read_N = _read(data[rows[i]].weights)
             reads[i] = np.where(read_N < shared, read_N + start, read_N - shared + end)
@@ -170,7 +173,8 @@ def flat(data: Sequence[Tokens], rows: Sequence[int], share: bool = True) -> Bat
     ids = torch.from_numpy(np.concatenate([np.asarray(piece, dtype=np.int64) for piece in pieces]))
     ahead = [len(spans[span.trunk]) if span.trunk >= 0 else 0 for span in spans]
     positions = torch.cat([torch.arange(a, a + len(span)) for a, span in zip(ahead, spans, strict=True)])
-    return _batch(ids[None], positions[None], [reads[i] for i in range(len(rows))], tuple(spans), data, rows)
+    one = _batch(ids[None], positions[None], [reads[i] for i in range(len(rows))], tuple(spans), data, rows)
+    return replace(one, pieces=tuple(whence))
 
 
 def shared_beginnings(ids: Sequence[Sequence[int]]) -> list[tuple[list[int], int]]:

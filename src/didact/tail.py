@@ -15,10 +15,16 @@ import torch
 PROJECTIONS = ("o_proj", "out_proj", "c_proj", "dense", "wo")
 
 
+def stack(model: torch.nn.Module) -> list[torch.nn.Module]:
+    """The layers in order, if the model keeps them in a list."""
+    return max(
+        (list(module) for module in model.modules() if isinstance(module, torch.nn.ModuleList)), key=len, default=[]
+    )
+
+
 def last(model: torch.nn.Module) -> torch.nn.Module | None:
-    """The last layer, if the model keeps its layers in a list."""
-    stacks = [m for m in model.modules() if isinstance(m, torch.nn.ModuleList) and len(m)]
-    return max(stacks, key=len)[-1] if stacks else None
+    """The last layer."""
+    return next(iter(stack(model)[-1:]), None)
 
 
 def parts(model: torch.nn.Module) -> list[torch.nn.Module]:

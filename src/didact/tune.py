@@ -128,12 +128,17 @@ def tune(
         notes.append(text)
         note(text)
 
+    from didact.frozen import keep
+
     run = prepare(loaded, method, data, config, folder, say, ranks, objective)
     resumed(run.first)
     data = run.data
     loss, examples, saved, looped = run.loss, 0, time.monotonic(), time.perf_counter()
     loaded.model.train()
     with _computing(run, loaded) as refresh:
+        if run.ranks.count == 1 and not run.compile:
+            epochs = run.steps * config.batch_size / len(data)
+            run.forward = keep(loaded, run.forward, data, run.lengths, config.max_tokens, epochs, say)
         for step in range(run.first, run.steps):
             tick = time.perf_counter()
             rows = step_rows(len(data), config.batch_size, config.seed, step, run.heaviest)

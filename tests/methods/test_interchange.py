@@ -44,6 +44,7 @@ def tuned(folder: Path, place: Path, name: str, **settings: Any) -> tuple[torch.
 
 
 CASES = [
+    ("lora", {"rank": 4, "layers": 1}, "llama"),
     ("lora", {"rank": 4, "rslora": True}, "llama"),
     ("lora", {"rank": 4, "dora": True}, "gpt2"),
     ("lora", {"rank": 4, "start": "pissa"}, "gpt2"),

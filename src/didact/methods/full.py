@@ -6,20 +6,27 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from didact.methods import places
+
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
 class FullConfig(BaseModel):
-    """All weights."""
+    """All weights, or those of the last layers."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     type: Literal["full"] = Field("full", description="All weights are trained.")
+    layers: int | None = Field(
+        None, ge=1, description="Only the weights of so many last layers; what the others give is computed once."
+    )
 
 
 def attach(model: PreTrainedModel, config: FullConfig) -> list[int]:
-    """Make every weight trainable."""
-    model.requires_grad_(True)
+    """Make every weight trainable, or those of the last layers; more layers than there are: UsageError."""
+    model.requires_grad_(config.layers is None)
+    for _, layer in places.last(model, config.layers) if config.layers is not None else ():
+        layer.requires_grad_(True)
     return []
 
 

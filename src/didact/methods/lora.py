@@ -34,6 +34,9 @@ class LoraConfig(BaseModel):
     )
     dropout: float = Field(0.0, ge=0, lt=1, description="Dropout before the difference.")
     targets: Literal["all"] | list[str] = Field("all", description="Layer names such as q_proj, or all linear layers.")
+    layers: int | None = Field(
+        None, ge=1, description="Only in so many last layers; what the others give is computed once."
+    )
     rslora: bool = Field(False, description="Scale by alpha / sqrt(rank).")
     dora: bool = Field(False, description="Train the length of each column of a weight by itself.")
     start: Literal["zero", "pissa"] = Field(
@@ -100,7 +103,10 @@ def _minus_start(model: PreTrainedModel, settings: Any, weights: dict[str, torch
 def read(model: PreTrainedModel, folder: Path) -> tuple[LoraConfig, list[int]]:
     """Attach an adapter as peft writes it; its config and no virtual ids."""
     told = interchange.inject(model, folder)
-    names = {name.rpartition(".")[2] for name in _injected(model)}
+    names = set(_injected(model))
+    leaves = {name.rpartition(".")[2] for name in names}
+    if len(chosen(model, sorted(leaves))) == len(names):
+        names = leaves
     switches = {"rslora": told.use_rslora, "dora": told.use_dora}
     return LoraConfig(rank=told.r, alpha=told.lora_alpha, targets=sorted(names), **switches), []
 
@@ -110,9 +116,12 @@ def rate(parameters: int) -> float:
     return min(5e-3, 10 * full.rate(parameters))
 
 
-def chosen(model: PreTrainedModel, targets: Literal["all"] | list[str]) -> dict[str, Any]:
-    """The linear layers that targets name; UsageError if one names nothing."""
+def chosen(model: PreTrainedModel, targets: Literal["all"] | list[str], last: int | None = None) -> dict[str, Any]:
+    """The linear layers that targets name, of so many last layers; UsageError if one names nothing."""
     linear = places.linear(model)
+    if last is not None:
+        inside = tuple(f"{name}." for name, _ in places.last(model, last))
+        linear = {name: module for name, module in linear.items() if name.startswith(inside)}
     leaves = {name.rpartition(".")[2] for name in linear}
     for target in () if targets == "all" else targets:
         if target not in leaves and target not in linear:
@@ -125,18 +134,22 @@ def _peft_config(model: PreTrainedModel, config: LoraConfig) -> Any:
     from peft import LoraConfig as PeftConfig
     from transformers.pytorch_utils import Conv1D
 
-    layers = chosen(model, config.targets)
+    layers = chosen(model, config.targets, config.layers)
     smallest = min(min(places.width(module)) for module in layers.values())
     if config.rank > smallest:
         problem = f"rank {config.rank} is larger than the smallest side of the layers ({smallest})"
         raise UsageError(problem, f"use at most {smallest}", field="method.rank")
-    leaves = sorted({name.rpartition(".")[2] for name in layers})
+    targets = list(config.targets)
+    if config.targets == "all":
+        targets = sorted({name.rpartition(".")[2] for name in layers})
+    if config.layers is not None:
+        targets = sorted(layers)
     alpha = config.alpha if config.alpha is not None else config.rank * (1 if config.start == "pissa" else 2)
     return PeftConfig(
         r=config.rank,
         lora_alpha=alpha,
         lora_dropout=config.dropout,
-        target_modules=leaves if config.targets == "all" else list(config.targets),
+        target_modules=targets,
         fan_in_fan_out=any(isinstance(module, Conv1D) for module in layers.values()),
         use_rslora=config.rslora,
         use_dora=config.dora,

@@ -56,6 +56,17 @@ def layers(model: torch.nn.Module) -> list[tuple[str, torch.nn.Module]]:
     ]
 
 
+def last(model: torch.nn.Module, number: int) -> list[tuple[str, torch.nn.Module]]:
+    """So many layers from the end of the stack that reads last, by name; UsageError if there are fewer."""
+    stack = layers(model)
+    own = stack[-1][0].rpartition(".")[0] if stack else ""
+    stack = [(name, layer) for name, layer in stack if name.rpartition(".")[0] == own]
+    if number > len(stack):
+        problem = f"the model has {len(stack)} layers, not {number}"
+        raise UsageError(problem, f"use at most {len(stack)}", field="method.layers")
+    return stack[-number:]
+
+
 def writers(model: torch.nn.Module) -> list[tuple[str, torch.nn.Module, str]]:
     """Each layer's projections back to the hidden size, with "attention" or "feed-forward": (name, module, which)."""
     found, all_linear = list[tuple[str, Any, str]](), linear(model)

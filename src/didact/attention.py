@@ -128,6 +128,18 @@ def register(function: Callable[..., Any] | None = None) -> str:
     return NAME
 
 
+def implementation(model: Any) -> str:
+    """The attention by which a model's language part computes."""
+    found: str = model.config.get_text_config()._attn_implementation
+    return found
+
+
+def switch(model: Any, name: str) -> None:
+    """Let a model compute its attention by a function known to transformers; a tower that sees keeps its own."""
+    seeing = "vision_config" in getattr(model.config, "sub_configs", ())
+    model.set_attn_implementation({"text_config": name} if seeing else name)
+
+
 def isolated(
     module: Any,
     query: torch.Tensor,

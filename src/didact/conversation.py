@@ -6,10 +6,12 @@ text in a message can never be taken for structure, and a template that drops or
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
+from itertools import repeat
 from typing import TYPE_CHECKING, Any, Literal
 
 from didact.calling import Calling
@@ -18,6 +20,7 @@ from didact.instance import Message, Role, Slot
 from didact.scaffold import (
     CLOSE,
     MARK,
+    PICTURE,
     Place,
     Scaffold,
     Shape,
@@ -28,6 +31,7 @@ from didact.scaffold import (
     mark,
     own_end,
     part_spans,
+    runs,
     split,
     stop_in,
 )
@@ -76,11 +80,19 @@ class _Plan:
 class Conversations:
     """Lays out conversations with the chat template of a tokenizer. stops: the texts that end an assistant turn.
 
-    control finds the tokens that can end a turn, marks all that are structure. Raises UsageError if the template is
-    missing, leaves its sandbox, has no stop or no generation prompt.
+    control finds the tokens that can end a turn, marks all that are structure. sees: the model reads pictures, so that
+    its template is given lists of parts. Raises UsageError if the template is missing, leaves its sandbox, has no stop
+    or no generation prompt.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, control: re.Pattern[str], marks: re.Pattern[str]) -> None:
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        control: re.Pattern[str],
+        marks: re.Pattern[str],
+        sees: bool = False,
+        alone: bool = False,
+    ) -> None:
         if not tokenizer.chat_template:
             raise UsageError(
                 "the model has no chat template, so there is no agreed way to ask it",
@@ -90,6 +102,8 @@ class Conversations:
         template = str(tokenizer.chat_template)
         self._template = DATE + template if "strftime_now" in template else template
         self._plans: dict[tuple[Shape, bool, Trained], _Plan] = {}
+        self.sees, self.alone, self._listed = sees, alone, False
+        self._listed = sees and self._lists()
         self.stops: tuple[str, ...] = (self._find_stop(),)
         self._check_generation_prompt()
         self.stops = tuple(dict.fromkeys([*self.stops, *self._find_call_stop()]))
@@ -129,7 +143,7 @@ class Conversations:
                     thoughts.add(len(owners))
                 content += mark(len(owners)) + literal
                 owners.append(number)
-            turns.append({"role": role, "content": content, **calling.turns.get(number, {})})
+            turns.append({"role": role, "content": self._content(content), **calling.turns.get(number, {})})
         pieces = MARK.split(self._text(turns, generation, calling.tools))
         shown = tuple(int(mark) for mark in pieces[1::2])
         if len(set(shown)) < len(shown):
@@ -141,11 +155,44 @@ class Conversations:
             raise UsageError(f"the chat template leaves out the {lost[0]} turn of ({roles})", "use one that keeps all")
         return Scaffold(tuple(pieces[::2]), shown)
 
+    def _content(self, text: str) -> str | list[dict[str, str]]:
+        """A content as the template is given it: text, or a list of texts and pictures."""
+        if not self._listed and PICTURE not in text:
+            return text
+        pieces = [piece for piece in re.split(f"({PICTURE})", text) if piece]
+        parts = [{"type": "image"} if piece == PICTURE else {"type": "text", "text": piece} for piece in pieces]
+        return parts or [{"type": "text", "text": ""}]
+
+    def _said(self, message: Message) -> str | list[dict[str, str]]:
+        if not self.sees:
+            return message.text
+        parts = [{"type": "image"} if run == PICTURE else {"type": "text", "text": run} for run in runs(message)]
+        listed = self._listed or {"type": "image"} in parts
+        return (parts or [{"type": "text", "text": ""}]) if listed else message.text
+
+    def _lists(self) -> bool:
+        """Whether the template takes lists of parts also where there is no picture."""
+        asked = [{"role": "user", "content": [{"type": "text", "text": mark(0)}]}]
+        try:
+            return MARK.findall(self._text(asked, True)) == ["0"] and "type" not in self._text(asked, True)
+        except UsageError:
+            return False
+
+    def picture_mark(self, marks: Sequence[str]) -> str:
+        """What the template writes for a picture, one of some texts; UsageError if it has no place for one."""
+        asked = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": mark(0)}]}]
+        text = self._text(asked, True)
+        found = next((one for one in marks if one in text), None)
+        if found is None:
+            fix = "use the chat template that was published with the model, or chat_template: plain"
+            raise UsageError("the chat template has no place for pictures", fix)
+        return found
+
     # ---- where everything lies
 
     def texts(self, conversations: Sequence[Sequence[Message]], generation: bool) -> list[str | None]:
         """The texts of many without calls, for `lay_out`: together they cost half. None each if one is refused."""
-        turns = [[{"role": m.role, "content": m.text} for m in messages] for messages in conversations]
+        turns = [[{"role": m.role, "content": self._said(m)} for m in messages] for messages in conversations]
         try:
             found = self.tokenizer.apply_chat_template(
                 turns, chat_template=self._template, tokenize=False, add_generation_prompt=generation
@@ -163,8 +210,10 @@ class Conversations:
         text: str | None = None,
     ) -> Layout:
         """The text of a conversation and its spans; with `generation` as a prompt. Raises UsageError (of no place)."""
-        if any(part.kind == "image" for message in messages for part in message.parts):
+        if not self.sees and any(part.kind == "image" for message in messages for part in message.parts):
             raise UsageError("the row has an image, but the model reads only text", "use rows without images")
+        if any(part.kind == "image" for m in messages if m.role == "assistant" for part in m.parts):
+            raise UsageError("the row has an image in an answer, and the model writes only text", "drop the row")
         if not messages:
             raise UsageError("the conversation is empty", "give it a user turn")
         if calling:
@@ -174,7 +223,9 @@ class Conversations:
         texts = [(number, core) for number, (_, cores) in enumerate(halves) for core in cores]
         plan = self._prompt_plan(shape, trained, calling) if generation else self._plan(shape, False, trained, calling)
         if text is None:
-            turns = [{"role": m.role, "content": m.text, **calling.turns.get(i, {})} for i, m in enumerate(messages)]
+            turns = [
+                {"role": m.role, "content": self._said(m), **calling.turns.get(i, {})} for i, m in enumerate(messages)
+            ]
             text = self._text(turns, generation, calling.tools)
         starts, spans, position = [0], [], 0
         for k, number in enumerate(plan.scaffold.shown):
@@ -193,7 +244,9 @@ class Conversations:
             )
         made = tuple(Turn(starts[a[0]] + a[1], starts[b[0]] + b[1]) for a, b in plan.turns)
         contents = tuple((a, b, messages[i].role) for a, b, i in spans)
-        slots = [slot for a, b, i in spans for slot in part_spans(messages[i], (a, b))]
+        owners = [number for number, _ in texts] if self.sees else []
+        within = [k - owners.index(owners[k]) for k in plan.scaffold.shown] if self.sees else repeat(0)
+        slots = [slot for (a, b, i), n in zip(spans, within, strict=False) for slot in part_spans(messages[i], (a, b), n)]
         seams = [turn.start for turn in made] + ([len(text)] if generation else [])
         return Layout(text, contents, tuple(slots), made, tuple(seams))
 
@@ -216,6 +269,8 @@ class Conversations:
         answers = [k for k, (role, _) in enumerate(shape) if role == "assistant" and k > 0]
         if trained != "none" and not answers:
             raise UsageError("no turn asks for the answer", "put a user turn before it")
+        if self.alone and trained == "all" and len(answers) > 1:
+            raise RewritesHistory("the model reads a prompt in both directions", "each answer must be its own row")
         chosen = {"all": answers, "last": answers[-1:], "none": []}[trained]
         turns = tuple(self._turn(shape, k, scaffold, calling, last=k == len(shape) - 1) for k in chosen)
         plan = _Plan(scaffold, turns)
@@ -335,6 +390,12 @@ class Conversations:
 def plain_template() -> str:
     """The built-in chat template for models that have none."""
     return resources.files("didact").joinpath("templates/chat/plain.jinja").read_text(encoding="utf-8")
+
+
+def sees(template: str, mark: str) -> str:
+    """A template of texts as one that also takes lists of texts and pictures, a picture written as `mark`."""
+    ahead = resources.files("didact").joinpath("templates/chat/pictures.jinja").read_text(encoding="utf-8")
+    return ahead.replace("PICTURE", json.dumps(mark)) + template
 
 
 def text_to_text_template() -> str:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from didact import attention, kinds, lean
-from didact.pack import Batch, batch, flat, shared_beginnings
+from didact.pack import Batch, batch, flat, shared_beginnings, told_apart
 
 if TYPE_CHECKING:
     import torch
@@ -74,22 +74,25 @@ class Forward:
         if loaded.kind != "causal":
             return shown(loaded, data, rows).to(loaded.device)
         one = flat(data, rows, self.share) if self.packed else batch(data, rows, loaded.pad_id)
+        if loaded.vision is not None:
+            prompts = [(0, data[row].turns[0][0]) for row in rows]
+            one = replace(one, inputs=loaded.vision.inputs(one.images, one.ids_BT, prompts))
         return one.to(loaded.device)
 
     @contextmanager
     def on(self, loaded: Loaded) -> Iterator[None]:
         """The model with the attention this pass needs, and as before afterwards."""
         model = loaded.model
-        before = model.config._attn_implementation
+        before = attention.implementation(model)
         try:
             if self.packed:
                 if not model._can_set_attn_implementation():
                     raise NotImplementedError("the attention of this model is not taken from the library's interface")
-                model.set_attn_implementation(attention.register())
+                attention.switch(model, attention.register())
             yield
         finally:
-            if self.packed and model.config._attn_implementation != before:
-                model.set_attn_implementation(before)
+            if self.packed and attention.implementation(model) != before:
+                attention.switch(model, before)
 
     def logits(self, loaded: Loaded, one: Batch) -> torch.Tensor:
         """Logits where a loss is read (N, V)."""
@@ -128,7 +131,7 @@ class Forward:
     def _inputs(self, loaded: Loaded, one: Batch) -> dict[str, Any]:
         if loaded.kind != "causal":
             return {"input_ids": one.ids_BT, **one.inputs}
-        inputs: dict[str, Any] = {"input_ids": one.ids_BT, "use_cache": False}
+        inputs: dict[str, Any] = {"input_ids": one.ids_BT, "use_cache": False, **one.inputs}
         if self.packed:
             width = loaded.model.config.get_text_config().hidden_size
             inputs["position_ids"] = one.positions_BT
@@ -199,7 +202,7 @@ def settle(
 
 def _short(tokens: Tokens) -> Tokens:
     """The beginning of a row, with tokens that are read: it tells as well whether rows see each other."""
-    if len(tokens.ids) <= PROOF_TOKENS:
+    if len(tokens.ids) <= PROOF_TOKENS or tokens.media:
         return tokens
     weights = [0.0] * (PROOF_TOKENS - PROOF_READS) + [1.0] * PROOF_READS
     return replace(tokens, ids=tokens.ids[:PROOF_TOKENS], weights=weights)
@@ -243,7 +246,7 @@ def sample(data: Sequence[Tokens], n: int = 3) -> list[int]:
     """Rather short rows for proofs and measurements, two of which begin alike if any do."""
     order = sorted(range(len(data)), key=lambda row: len(data[row].ids))
     some = order[len(order) // 6 :][:64]
-    families = shared_beginnings([data[row].ids for row in some])
+    families = shared_beginnings(told_apart(data, some))
     alike = max(families, key=lambda family: family[1] * (len(family[0]) > 1))[0][:2]
     chosen = [some[i] for i in alike] + [row for i, row in enumerate(some) if i not in alike]
     return chosen[:n]

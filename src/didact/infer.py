@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING
 
 from didact import kinds
 from didact.errors import UsageError
-from didact.forward import Head, head
+from didact.forward import FAULTS, Head, head
 from didact.instance import Instance, Message, Origin
+from didact.render import pictures
 from didact.trees import Tree, flatten, lay, regroup, tree_of
+from didact.vision import following, positions
 
 if TYPE_CHECKING:
     import torch
@@ -49,6 +51,7 @@ class Answerer:
         self._generator: torch.Generator | None = None
         self._trees: bool | None = None if loaded.kind == "causal" else False
         self._head: Head | None = None
+        self._shown: dict[int, list[str]] = {}  # the pictures of instances that are ranked
 
     # ---- generation
 
@@ -62,14 +65,18 @@ class Answerer:
         size = max(1, min(self.batch_size, 8 * self.max_tokens // max(longest, 1)))  # a cached token costs less
         for start in range(0, len(order), size):
             rows = order[start : start + size]
-            for row, ids in zip(rows, self.generate([prompts[i] for i in rows]), strict=True):
+            seen = [pictures(instances[i].context) for i in rows]
+            for row, ids in zip(rows, self.generate([prompts[i] for i in rows], seen), strict=True):
                 answers[row] = self._answer(ids)
         return [answers[i] for i in range(len(prompts))]
 
-    def generate(self, prompts: Sequence[list[int]]) -> list[list[int]]:
-        """Greedy continuations of some prompts in one batch, each with its stop token if it reached one."""
+    def generate(self, prompts: Sequence[list[int]], images: Sequence[Sequence[str]] = ()) -> list[list[int]]:
+        """Greedy continuations of some prompts in one batch, each with its stop token if it reached one.
+
+        images: the pictures of each prompt.
+        """
         done: list[list[int]] = [[] for _ in prompts]
-        for ids_B, rows in self._steps(prompts):
+        for ids_B, rows in self._steps(prompts, images):
             for row, id_ in zip(rows, ids_B.tolist(), strict=True):
                 done[row].append(id_)
         return done
@@ -81,7 +88,7 @@ class Answerer:
         self._fit([instance], [prompt])
         ids: list[int] = []
         shown = ""
-        for ids_B, _ in self._steps([prompt]):
+        for ids_B, _ in self._steps([prompt], [pictures(instance.context)]):
             ids.append(int(ids_B[0]))
             text = self.loaded.renderer.decode(ids)
             if (
@@ -97,7 +104,9 @@ class Answerer:
         stopped = bool(ids) and ids[-1] in self.loaded.renderer.stop_ids
         return Answer(self.loaded.renderer.decode(ids[:-1] if stopped else ids).strip(), stopped, len(ids))
 
-    def _steps(self, prompts: Sequence[list[int]]) -> Iterator[tuple[torch.Tensor, list[int]]]:
+    def _steps(
+        self, prompts: Sequence[list[int]], images: Sequence[Sequence[str]] = ()
+    ) -> Iterator[tuple[torch.Tensor, list[int]]]:
         """Next ids and whose they are, step by step. Finished rows leave the batch when they are half of it."""
         import torch
         from transformers import DynamicCache
@@ -120,7 +129,8 @@ class Answerer:
             seen_BT[i, longest - len(prompt) :] = 1
         ids_BT, seen_BT = ids_BT.to(device), seen_BT.to(device)
         uneven = bool((seen_BT == 0).any())
-        positions_BT = (seen_BT.cumsum(1) - 1).clamp(min=0)
+        given = self._seen(images, ids_BT, [(longest - len(prompt), longest) for prompt in prompts])
+        positions_BT = positions(model, ids_BT, seen_BT, given)
         rows, alive_B = list(range(len(prompts))), torch.ones(len(prompts), dtype=torch.bool, device=device)
         cache = DynamicCache(config=model.config)
         for _ in range(limit):
@@ -132,7 +142,9 @@ class Answerer:
                     past_key_values=cache,
                     use_cache=True,
                     logits_to_keep=1,
+                    **given,
                 ).logits[:, -1]
+            given = {} if self.loaded.vision is None else self.loaded.vision.later(given)
             ids_B = self._next(logits_BV)
             current = alive_B.tolist()
             yield ids_B[alive_B], [row for row, living in zip(rows, current, strict=True) if living]
@@ -140,13 +152,21 @@ class Answerer:
             left = int(alive_B.sum())
             if left == 0:
                 return
-            positions_BT, ids_BT = positions_BT[:, -1:] + 1, ids_B[:, None]
+            positions_BT, ids_BT = following(positions_BT), ids_B[:, None]
             seen_BT = torch.nn.functional.pad(seen_BT, (0, 1), value=1)
             if left <= len(rows) // 2:
                 kept = alive_B.nonzero()[:, 0]
                 cache.batch_select_indices(kept)
-                ids_BT, positions_BT, seen_BT, alive_B = ids_BT[kept], positions_BT[kept], seen_BT[kept], alive_B[kept]
+                ids_BT, seen_BT, alive_B = ids_BT[kept], seen_BT[kept], alive_B[kept]
+                positions_BT, given = positions_BT[..., kept, :], {name: given[name][kept] for name in given}
                 rows = [rows[i] for i in kept.tolist()]
+
+    def _seen(
+        self, images: Sequence[Sequence[str]], ids_BT: torch.Tensor, prompts: Sequence[tuple[int, int]]
+    ) -> dict[str, torch.Tensor]:
+        """What the model is given of the pictures of some rows. prompts: where these begin and end."""
+        vision = self.loaded.vision
+        return {} if vision is None else vision.inputs([one for some in images for one in some], ids_BT, prompts)
 
     def _next(self, logits_BV: torch.Tensor) -> torch.Tensor:
         """The likeliest next ids, or with a temperature ids drawn by their probabilities."""
@@ -183,6 +203,7 @@ class Answerer:
             start, end = tokens.turns[-1]
             trees.setdefault(i, []).append((tokens.ids[:end], start))
         forest = [tree_of(i, group) for i, group in trees.items()]
+        self._shown = {tree.number: pictures(instances[tree.number].context) for tree in forest}
         longest = [tree.prompt + max(tree.branches, key=len)[:-1] for tree in forest]
         self._fit([instances[tree.number] for tree in forest], longest)
         for group in self._groups(forest):
@@ -205,18 +226,24 @@ class Answerer:
         if self._trees is None:
             limited = [tree for tree in group if len(tree.branches) > 1][:2]
             if limited:
-                flat, tall = flatten(self._score_rows(limited)), flatten(self._score_trees(limited))
+                flat = flatten(self._score_rows(limited))
+                try:
+                    tall = flatten(self._score_trees(limited))
+                except FAULTS:
+                    tall = [math.inf] * len(flat)
                 self._trees = all(abs(a - b) <= 1e-3 * max(1.0, abs(a)) for a, b in zip(flat, tall, strict=True))
         return self._score_trees(group) if self._trees else self._score_rows(group)
 
     def _score_rows(self, group: list[Tree]) -> list[list[float]]:
 
         rows = [(tree.prompt, branch) for tree in group for branch in tree.branches]
+        images = [self._shown[tree.number] for tree in group for _ in tree.branches]
         values: list[float] = []
         for start in range(0, len(rows), self.batch_size):
             some = rows[start : start + self.batch_size]
             spans = [(len(prompt) - 1, len(prompt) + len(branch) - 1) for prompt, branch in some]
-            values += [-nats for nats in self._nats([prompt + branch for prompt, branch in some], spans)]
+            whole, seen = [prompt + branch for prompt, branch in some], images[start : start + self.batch_size]
+            values += [-nats for nats in self._nats(whole, spans, seen)]
         return regroup(values, group)
 
     def _score_trees(self, group: list[Tree]) -> list[list[float]]:
@@ -228,8 +255,9 @@ class Answerer:
             self.loaded.pad_id,
             self.loaded.device,
         )
+        given = self._seen([self._shown[tree.number] for tree in group], laid.ids_BT, [(0, len(t.prompt)) for t in group])
         logits_NV = self._logits(
-            laid.ids_BT, laid.chosen_BT, attention_mask=laid.mask_B1TT, position_ids=laid.positions_BT
+            laid.ids_BT, laid.chosen_BT, attention_mask=laid.mask_B1TT, position_ids=laid.positions_BT, **given
         )
         nats_N = torch.nn.functional.cross_entropy(logits_NV[laid.place_N], laid.targets_N, reduction="none")
         return regroup(laid.sums(-nats_N.double()), group)
@@ -276,20 +304,24 @@ class Answerer:
         rows: list[tuple[int, list[int], int]] = []
         for number, tokens in enumerate(self.loaded.renderer.render_all(instances)):
             start, end = tokens.turns[-1] if tokens.turns else (0, 0)
-            if max(start, 1) < min(end, limit):
+            if max(start, 1) < min(end, limit):  # pictures stand before the answer, so none is cut
                 rows.append((number, tokens.ids[: min(end, limit)], max(start, 1)))
         rows.sort(key=lambda row: len(row[1]))
         losses = [math.nan] * len(instances)
         while rows:
             size = max(1, self.max_tokens // len(rows[-1][1]))
             some, rows = rows[-size:], rows[:-size]
-            nats = self._nats([ids for _, ids, _ in some], [(start - 1, len(ids) - 1) for _, ids, start in some])
+            spans = [(start - 1, len(ids) - 1) for _, ids, start in some]
+            seen = [pictures(instances[number].context) for number, _, _ in some]
+            nats = self._nats([ids for _, ids, _ in some], spans, seen)
             for (number, ids, start), value in zip(some, nats, strict=True):
                 losses[number] = value / (len(ids) - start)
         return losses
 
-    def _nats(self, rows: list[list[int]], spans: list[tuple[int, int]]) -> list[float]:
-        """Summed nats of each row over the positions a..b-1 whose next tokens are asked for."""
+    def _nats(
+        self, rows: list[list[int]], spans: list[tuple[int, int]], images: Sequence[Sequence[str]] = ()
+    ) -> list[float]:
+        """Summed nats of each row over the positions a..b-1 whose next tokens are asked for; images: of each row."""
         import torch
 
         if self.loaded.kind != "causal":
@@ -303,8 +335,10 @@ class Answerer:
         for i, (ids, (a, b)) in enumerate(zip(rows, spans, strict=True)):
             ids_BT[i, : len(ids)] = torch.tensor(ids)
             chosen_BT[i, a:b] = True
-        logits_NV = self._logits(ids_BT[:, :-1].to(device), chosen_BT.to(device))
-        targets_N = ids_BT[:, 1:][chosen_BT].to(device)
+        ids_BT = ids_BT.to(device)
+        given = self._seen(images, ids_BT[:, :-1], [(0, a + 1) for a, _ in spans])
+        logits_NV = self._logits(ids_BT[:, :-1], chosen_BT.to(device), **given)
+        targets_N = ids_BT[:, 1:][chosen_BT.to(device)]
         nats_N = torch.nn.functional.cross_entropy(logits_NV, targets_N, reduction="none").double()
         row_N = chosen_BT.nonzero()[:, 0].to(device)
         sums: list[float] = nats_N.new_zeros(len(rows)).index_add(0, row_N, nats_N).tolist()

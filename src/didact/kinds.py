@@ -43,11 +43,23 @@ def kind_of(config: Mapping[str, Any]) -> Kind | None:
     kind, classes = config.get("model_type"), [str(name) for name in config.get("architectures") or ()]
     if config.get("is_encoder_decoder"):
         return "encoder-decoder" if kind in auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES else None
-    causal = kind in auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    causal = kind in auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES or sees(config)
     told = any(name.endswith(("ForMaskedLM", "ForPreTraining")) for name in classes) and not config.get("is_decoder")
     if kind in auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES and (told or not causal):
         return "masked"
     return "causal" if causal else None
+
+
+def sees(config: Mapping[str, Any]) -> bool:
+    """Whether a config.json describes a model of pictures and text that writes from left to right."""
+    from transformers.models.auto import modeling_auto as auto
+
+    kind, classes = config.get("model_type"), [str(name) for name in config.get("architectures") or ()]
+    known = auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES.get(str(kind))
+    plain = auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(str(kind))
+    if known is None or config.get("is_encoder_decoder") or "vision_config" not in config:
+        return False
+    return known == plain or plain is None or plain not in classes
 
 
 def decoder_start(model: Any) -> list[int]:

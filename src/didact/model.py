@@ -6,18 +6,21 @@ A save is staged beside its place, flushed to disk, loaded again and compared wi
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from didact import lean
+from didact import vision as visions
 from didact.conversation import PLAIN, plain_template, text_to_text_template
+from didact.conversation import sees as with_pictures
 from didact.direct import direct
 from didact.disk import flush, room
 from didact.errors import UsageError, missing_extra
 from didact.instance import digest
-from didact.kinds import Kind, decoder_start
+from didact.kinds import Kind, decoder_start, sees
 from didact.model_files import find, inspect, kind_in, read_json, sums_of
 from didact.render import Renderer
 
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from didact.methods.attached import Attached
+    from didact.vision import Vision
 
 TOLERANCE = 1e-4
 
@@ -34,7 +38,8 @@ TOLERANCE = 1e-4
 class Loaded:
     """A model ready to be tuned or asked. hash: of its weights, configuration and renderer; weights: of these alone.
 
-    kind: how it writes; attached: the method it carries, if one was attached and not merged.
+    kind: how it writes; attached: the method it carries, if one was attached and not merged; vision: what it says of
+    pictures, if it sees.
     """
 
     model: PreTrainedModel
@@ -46,6 +51,7 @@ class Loaded:
     kind: Kind = "causal"
     weights: str = ""
     attached: Attached | None = None
+    vision: Vision | None = None
 
     @property
     def virtual(self) -> list[int]:
@@ -60,9 +66,8 @@ class Loaded:
     @property
     def max_positions(self) -> int | None:
         """The longest row the model can read, if it has a limit."""
-        value = getattr(self.model.config, "max_position_embeddings", None) or getattr(
-            self.model.config, "n_positions", None
-        )
+        config = self.model.config if self.vision is None else self.model.config.get_text_config()
+        value = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
         places = [m for m in self.model.modules() if getattr(m, "position_embeddings", None) is not None]
         skipped = [getattr(m.position_embeddings, "padding_idx", None) for m in places]
         lost = [padding + 1 for padding in skipped if padding is not None]  # RoBERTa counts from behind its padding
@@ -102,13 +107,19 @@ def _load(name: str, chat_template: str | None, device: str, turns: str) -> Load
     folder = find(name)
     inspect(folder)
     kind = kind_in(folder)
-    tokenizer = _tokenizer(folder)
+    config = read_json(folder / "config.json")
+    vision = visions.load(folder, config) if sees(config) else None
+    tokenizer = _tokenizer(folder) if vision is None else vision.tokenizer
+    if vision is not None and not tokenizer.chat_template:
+        tokenizer.chat_template = vision.processor.chat_template
     if kind != "causal":
         _complete(tokenizer, kind, folder)
     if chat_template is not None:
         tokenizer.chat_template = plain_template() if chat_template == PLAIN else _read_template(Path(chat_template))
+        if chat_template == PLAIN and vision is not None:
+            tokenizer.chat_template = with_pictures(plain_template(), vision.mark)
     try:
-        renderer = Renderer(tokenizer, "last" if turns == "last" else "all")
+        renderer = Renderer(tokenizer, "last" if turns == "last" else "all", vision)
     except UsageError as error:
         raise error.at(file=folder) from error
     model = _weights(folder, kind)
@@ -123,9 +134,11 @@ def _load(name: str, chat_template: str | None, device: str, turns: str) -> Load
             file=folder,
         )
     model.to(_device(device)).eval()
+    if vision is not None:
+        vision.bind(model)
     weights = sums_of(folder)
     hashed = _hash(folder, renderer, weights)
-    loaded = Loaded(model, tokenizer, renderer, name, hashed, folder, kind, digest(weights, 64))
+    loaded = Loaded(model, tokenizer, renderer, name, hashed, folder, kind, digest(weights, 64), vision=vision)
     kept = beside(folder)
     if kept is not None:
         read(loaded, kept)
@@ -153,18 +166,15 @@ def save(
     merge what was added stays beside the base. A merge that changes nothing or gives other logits, and a save that
     reads back differently, are refused; the old folder stays.
     """
-    import torch
-
     from didact.methods import attached
 
     folder.parent.mkdir(parents=True, exist_ok=True)
     stage, old = folder.with_name(f".{folder.name}.partial"), _old(folder)
     shutil.rmtree(stage, ignore_errors=True)
     size = sum(p.numel() * p.element_size() for p in loaded.model.parameters())
-    text = [i % loaded.model.config.vocab_size for i in range(3, 51)]
-    probe = torch.tensor([[*loaded.virtual, *text]], device=loaded.device)
-    live = _logits(loaded.model, probe)
-    if not bool(torch.isfinite(live).all()):
+    probe, seen = _probe(loaded)
+    live = _logits(loaded.model, probe, seen)
+    if not bool(live.isfinite().all()):
         raise UsageError("the model gives logits that are not finite; it was not saved", "lower the learning rate")
     try:
         with room(folder.parent, size + (8 << 20)):
@@ -173,7 +183,7 @@ def save(
                 adapter(stage / attached.FOLDER)
             if merge is not None:
                 merge()
-                _close(live, _logits(loaded.model, probe), "merging the adapter changed the model's answers")
+                _close(live, _logits(loaded.model, probe, seen), "merging the adapter changed the model's answers")
             _write(loaded, stage)
             again = replace(loaded, model=_weights(stage, loaded.kind).to(loaded.device).eval(), attached=None)
             if adapter is not None:
@@ -181,7 +191,7 @@ def save(
                 attached.seal(stage / attached.FOLDER, again.weights)
                 if attached.beside(stage) is not None:
                     attached.read(again, stage / attached.FOLDER)
-            _close(live, _logits(again.model, probe), "the saved model reads back differently")
+            _close(live, _logits(again.model, probe, seen), "the saved model reads back differently")
             flush(stage)
     except BaseException:
         shutil.rmtree(stage, ignore_errors=True)
@@ -210,6 +220,8 @@ def _write(loaded: Loaded, stage: Path) -> None:
     state = attached.base_state(loaded) if attached.stays(loaded) else None
     loaded.model.save_pretrained(stage, state_dict=state)
     loaded.tokenizer.save_pretrained(stage)
+    if loaded.vision is not None:
+        visions.save(loaded.folder, stage)
     (stage / "chat_template.jinja").write_text(str(loaded.tokenizer.chat_template), encoding="utf-8")
 
 
@@ -219,22 +231,39 @@ def _close(expected: torch.Tensor, found: torch.Tensor, problem: str) -> None:
         raise UsageError(f"{problem} (logits differ by {gap:.2g})", "report this as a bug; the old folder is untouched")
 
 
-def _logits(model: PreTrainedModel, ids_BT: torch.Tensor) -> torch.Tensor:
+def _probe(loaded: Loaded) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """Ids that a model is asked before and after, with a picture in front where it sees, and its inputs for that."""
+    import torch
+
+    config = loaded.model.config if loaded.vision is None else loaded.model.config.get_text_config()
+    text = [i % config.vocab_size for i in range(3, 51)]
+    if loaded.vision is None:
+        return torch.tensor([[*loaded.virtual, *text]], device=loaded.device), {}
+    ids = [*loaded.virtual, *loaded.vision.sample.ids, *(i for i in text if i != loaded.vision.image_id)]
+    ids_BT = torch.tensor([ids], device=loaded.device)
+    return ids_BT, loaded.vision.inputs((visions.SAMPLE,), ids_BT, [(0, len(ids))])
+
+
+def _logits(
+    model: PreTrainedModel, ids_BT: torch.Tensor, seen: Mapping[str, torch.Tensor] = MappingProxyType({})
+) -> torch.Tensor:
     import torch
 
     was = model.training
     model.eval()
     with torch.no_grad():
         both = {"decoder_input_ids": ids_BT} if model.config.is_encoder_decoder else {}
-        logits: torch.Tensor = model(input_ids=ids_BT, **both).logits.float()
+        logits: torch.Tensor = model(input_ids=ids_BT, **both, **seen).logits.float()
     model.train(was)
     return logits
 
 
-def head_of(kind: Kind) -> Any:
+def head_of(kind: Kind, folder: Path) -> Any:
     """The class of transformers that loads a kind of language model."""
     import transformers
 
+    if kind == "causal" and sees(read_json(folder / "config.json")):
+        return transformers.AutoModelForImageTextToText
     if kind == "causal":
         return transformers.AutoModelForCausalLM
     return transformers.AutoModelForMaskedLM if kind == "masked" else transformers.AutoModelForSeq2SeqLM
@@ -244,11 +273,11 @@ def _weights(folder: Path, kind: Kind = "causal") -> PreTrainedModel:
     import torch
     from safetensors import SafetensorError
 
-    mapped = direct(folder, head_of(kind))
+    mapped = direct(folder, head_of(kind, folder))
     if mapped is not None:
         return mapped
     try:
-        model, info = head_of(kind).from_pretrained(
+        model, info = head_of(kind, folder).from_pretrained(
             folder, dtype=torch.float32, use_safetensors=True, local_files_only=True, output_loading_info=True
         )
     except (SafetensorError, OSError, ValueError, RuntimeError, KeyError) as error:

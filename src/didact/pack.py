@@ -40,7 +40,8 @@ class Batch:
     """Rows as tensors: a loss is read at place reads_N of the flattened (B, T), of token labels_N times weights_N.
 
     spans: what lies on the flat axis of a packed batch (B = 1); empty if each row is a row of the tensor. pieces: of
-    each span the row and which of its tokens. inputs: what else the model is given, for models that are not causal.
+    each span the row and which of its tokens. inputs: what else the model is given, for models that are not causal and
+    those that see. images: in the order of their places.
     """
 
     ids_BT: torch.Tensor
@@ -53,6 +54,7 @@ class Batch:
     spans: tuple[Span, ...] = ()
     pieces: tuple[tuple[int, int, int], ...] = ()
     inputs: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    images: tuple[str, ...] = ()
 
     def to(self, device: torch.device | str) -> Batch:
         names = ("ids_BT", "positions_BT", "reads_N", "labels_N", "weights_N")
@@ -144,7 +146,8 @@ def batch(data: Sequence[Tokens], rows: Sequence[int], pad: int) -> Batch:
     for i, row in enumerate(rows):
         ids[i, : len(data[row].ids)] = torch.as_tensor(data[row].ids)
         reads.append(_read(data[row].weights) + i * length)
-    return _batch(ids, torch.arange(length).expand(len(rows), -1), reads, (), data, rows)
+    images = tuple(image for row in rows for image in data[row].images)
+    return _batch(ids, torch.arange(length).expand(len(rows), -1), reads, (), data, rows, images)
 
 
 def flat(data: Sequence[Tokens], rows: Sequence[int], share: bool = True) -> Batch:
@@ -153,19 +156,22 @@ def flat(data: Sequence[Tokens], rows: Sequence[int], share: bool = True) -> Bat
     import torch
 
     spans, whence, pieces, reads = list[Span](), list[tuple[int, int, int]](), list[Any](), {}
-    families = shared_beginnings([data[row].ids for row in rows]) if share else [([i], 0) for i in range(len(rows))]
+    images = list[str]()
+    families = shared_beginnings(told_apart(data, rows)) if share else [([i], 0) for i in range(len(rows))]
     end = 0
     for members, shared in families:
         trunk, start = (len(spans), end) if shared else (-1, end)
         if shared:
             pieces.append(data[rows[members[0]]].ids[:shared])
             whence.append((rows[members[0]], 0, shared))
+            images += _images(data[rows[members[0]]], 0, shared)
             spans.append(Span(end, end + shared))
             end += shared
         for i in members:
             own = data[rows[i]].ids[shared:]
             pieces.append(own)
             whence.append((rows[i], shared, shared + len(own)))
+            images += _images(data[rows[i]], shared, len(data[rows[i]].ids))
             spans.append(Span(end, end + len(own), trunk))
             read_N = _read(data[rows[i]].weights)
             reads[i] = np.where(read_N < shared, read_N + start, read_N - shared + end)
@@ -173,8 +179,28 @@ def flat(data: Sequence[Tokens], rows: Sequence[int], share: bool = True) -> Bat
     ids = torch.from_numpy(np.concatenate([np.asarray(piece, dtype=np.int64) for piece in pieces]))
     ahead = [len(spans[span.trunk]) if span.trunk >= 0 else 0 for span in spans]
     positions = torch.cat([torch.arange(a, a + len(span)) for a, span in zip(ahead, spans, strict=True)])
-    one = _batch(ids[None], positions[None], [reads[i] for i in range(len(rows))], tuple(spans), data, rows)
+    in_order = [reads[i] for i in range(len(rows))]
+    one = _batch(ids[None], positions[None], in_order, tuple(spans), data, rows, tuple(images))
     return replace(one, pieces=tuple(whence))
+
+
+def told_apart(data: Sequence[Tokens], rows: Sequence[int]) -> list[list[int]]:
+    """The ids of rows, those of pictures replaced by a number of their picture: only the same ones are alike."""
+    numbers: dict[str, int] = {}
+    found = []
+    for row in rows:
+        ids = data[row].ids
+        if data[row].media:
+            ids = list(ids)
+            for image, (start, end) in zip(data[row].images, data[row].media, strict=True):
+                ids[start:end] = [-1 - numbers.setdefault(image, len(numbers))] * (end - start)
+        found.append(ids)
+    return found
+
+
+def _images(tokens: Tokens, start: int, end: int) -> list[str]:
+    """The pictures of a row that stand between two places."""
+    return [image for image, (a, _) in zip(tokens.images, tokens.media, strict=False) if start <= a < end]
 
 
 def shared_beginnings(ids: Sequence[Sequence[int]]) -> list[tuple[list[int], int]]:
@@ -223,7 +249,9 @@ def _read(weights: Sequence[float]) -> Any:
     return np.flatnonzero(np.asarray(weights[1:]))
 
 
-def _batch(ids: Any, positions: Any, reads: Any, spans: tuple[Span, ...], data: Any, rows: Sequence[int]) -> Batch:
+def _batch(
+    ids: Any, positions: Any, reads: Any, spans: tuple[Span, ...], data: Any, rows: Sequence[int], images: Any
+) -> Batch:
     import numpy as np
     import torch
 
@@ -242,4 +270,5 @@ def _batch(ids: Any, positions: Any, reads: Any, spans: tuple[Span, ...], data: 
         tuple(data[row].instance_id for row in rows),
         tuple(rows),
         spans,
+        images=images,
     )

@@ -44,6 +44,7 @@ def prepare(folder: Path, job: Mapping[str, Any], data: Sequence[Tokens]) -> Non
     with (folder / ROWS).open("w", encoding="utf-8") as file:
         for tokens in data:
             row = {"ids": tokens.ids, "weights": tokens.weights, "turns": tokens.turns}
+            row |= {"images": tokens.images, "media": tokens.media} if tokens.images else {}
             file.write(json.dumps({**row, "id": tokens.instance_id, "where": tokens.where}) + "\n")
     flush(folder)
     (folder / JOB).write_text(json.dumps(job), encoding="utf-8")
@@ -228,7 +229,9 @@ def _save(job: Mapping[str, Any], method: Any, whole: Mapping[str, Any], place: 
 def _tokens(row: Mapping[str, Any]) -> Tokens:
     turns = tuple((a, b) for a, b in row["turns"])
     source, number = row["where"]
-    return Tokens(row["ids"], row["weights"], [None] * len(row["ids"]), row["id"], (), turns, (source, number))
+    images, media = tuple(row.get("images", ())), tuple((a, b) for a, b in row.get("media", ()))
+    slots = [None] * len(row["ids"])
+    return Tokens(row["ids"], row["weights"], slots, row["id"], images, turns, (source, number), media)
 
 
 def main() -> None:

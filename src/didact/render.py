@@ -25,6 +25,8 @@ from didact.words import Words
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+    from didact.vision import Vision
+
 Turns = Literal["all", "last"]
 TAG = re.compile(r"[<\[{].*\S.*[>\]}]|.*[|｜].*", re.DOTALL)
 RULES = 2  # raised when the same template and tokenizer give other tokens
@@ -35,7 +37,8 @@ LAST = {"train": "last"}  # the tag of a row of whose turns only the last is lea
 class Tokens:
     """A rendered instance. ids, weights, slots: one per token; weight 0 is context. images: paths, in order.
 
-    turns: half-open token ranges of the trained assistant turns. where: the row it came from, for messages.
+    turns: half-open token ranges of the trained assistant turns. where: the row it came from, for messages. media: the
+    token range of each image; nothing is ever cut inside one.
     """
 
     ids: list[int]
@@ -45,6 +48,7 @@ class Tokens:
     images: tuple[str, ...] = ()
     turns: tuple[tuple[int, int], ...] = ()
     where: tuple[str, int] = ("", 0)
+    media: tuple[tuple[int, int], ...] = ()
 
     @property
     def supervised(self) -> int:
@@ -65,18 +69,20 @@ class Shown:
 class Renderer:
     """Renders with one tokenizer and its chat template.
 
-    turns: which assistant turns are trained. stop_ids: what ends a generated turn. hash: of template and tokenizer.
+    turns: which assistant turns are trained. vision: what the model says of pictures, if it sees. stop_ids: what ends a generated turn. hash: of template and tokenizer.
     control_text: how many control tokens were found as text in contents and encoded as text.
     Raises UsageError if the template is missing, leaves the sandbox, drops messages or has no stop token.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, turns: Turns = "all") -> None:
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, turns: Turns = "all", vision: Vision | None = None
+    ) -> None:
         from tokenizers import Tokenizer
 
         backend = getattr(tokenizer, "backend_tokenizer", None)
         if not isinstance(backend, Tokenizer):
             raise UsageError("the tokenizer gives no character offsets", "use a model with a tokenizer.json")
-        self.tokenizer, self.turns, self.control_text = tokenizer, turns, 0
+        self.tokenizer, self.turns, self.control_text, self.vision = tokenizer, turns, 0, vision
         self._backend = Tokenizer.from_str(backend.to_str())
         self._backend.no_padding()
         self._backend.no_truncation()
@@ -91,8 +97,12 @@ class Renderer:
         self._mark_ids = frozenset(marks.values())
         self._control = any_of(special)
         self.bos = _bos(tokenizer)
-        self.hash = digest([tokenizer.chat_template, told, sorted(marks), self.bos, RULES], 64)
-        self._conversations = Conversations(tokenizer, self._control, any_of(marks))
+        own = [] if vision is None else [vision.hash]
+        self.hash = digest([tokenizer.chat_template, told, sorted(marks), self.bos, RULES, *own], 64)
+        alone = vision is not None and vision.two_way
+        self._conversations = Conversations(tokenizer, self._control, any_of(marks), vision is not None, alone)
+        if vision is not None:
+            vision.mark = self._conversations.picture_mark(vision.marks)
         self.stop = self._conversations.stops[0]
         stops = [special[self._control.search(stop).group()] for stop in self._conversations.stops]  # type: ignore[union-attr]
         eos = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
@@ -118,15 +128,16 @@ class Renderer:
         layouts, rendered = self._layouts(instances, generation=False), []
         encoded = self._encode(layouts)
         for instance, layout, (ids, spans) in zip(instances, layouts, encoded, strict=True):
+            images = tuple(pictures(instance.messages))
+            ids, spans, media = self._placed(instance, images, ids, spans)
             weights, slots, ranges = [0.0] * len(ids), slots_of(layout, spans), []
             for turn in layout.turns:
                 first, end = within(spans, turn.start, turn.end)
                 if first < end:
                     weights[first:end] = [1.0] * (end - first)
                     ranges.append((first, end))
-            images = tuple(p.value for m in instance.messages for p in m.parts if p.kind == "image")
             where = (instance.origin.source, instance.origin.row)
-            rendered.append(Tokens(ids, weights, slots, instance.id, images, tuple(ranges), where))
+            rendered.append(Tokens(ids, weights, slots, instance.id, images, tuple(ranges), where, media))
         return rendered
 
     def prompt(self, instance: Instance) -> list[int]:
@@ -136,7 +147,19 @@ class Renderer:
     def prompt_all(self, instances: Sequence[Instance]) -> list[list[int]]:
         """`prompt` of many."""
         with paused():
-            return [ids for ids, _ in self._encode(self._layouts(instances, generation=True))]
+            encoded = self._encode(self._layouts(instances, generation=True))
+            asked = [tuple(pictures(instance.context)) for instance in instances]
+            return [self._placed(*one, *found)[0] for *one, found in zip(instances, asked, encoded, strict=True)]
+
+    def _placed(
+        self, instance: Instance, images: Sequence[str], ids: list[int], spans: list[Range]
+    ) -> tuple[list[int], list[Range], tuple[Range, ...]]:
+        """Ids and spans with the places that the pictures take, and where these are."""
+        if self.vision is None:
+            return ids, spans, ()
+        with _of(instance):
+            new_ids, new_spans, media = self.vision.place(ids, spans, images)
+        return new_ids, new_spans, tuple(media)
 
     def complete(self, instance: Instance, answer: str) -> Instance:
         """The instance with another last answer; for ranking choices."""
@@ -302,6 +325,11 @@ class Renderer:
             new_ids += piece_ids
             new_spans += [(a + c, a + d) for c, d in piece_spans]
         return new_ids, new_spans
+
+
+def pictures(messages: Sequence[Message]) -> list[str]:
+    """The paths of the pictures of some turns, in order."""
+    return [part.value for message in messages for part in message.parts if part.kind == "image"]
 
 
 @contextmanager

@@ -11,9 +11,10 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from didact.instance import Message, Role, Slot
+from didact.instance import Message, Part, Role, Slot
 
 MARK = re.compile("\ue0f0(\\d+)\ue0f1")  # private-use characters: no template or tokenizer gives them a meaning
+PICTURE = "\ue0f2"  # stands for a picture in what stands around texts
 OPEN, CLOSE = "<think>", "</think>"
 
 Place = tuple[int, int]  # a position in a scaffold: how many texts stand before it, and how far into the piece
@@ -34,7 +35,9 @@ def mark(number: int) -> str:
 
 
 def split(message: Message) -> tuple[list[str], list[str]]:
-    """What stands around the texts of a message (blanks, think tags), and the texts."""
+    """What stands around the texts of a message (blanks, think tags, pictures), and the texts."""
+    if any(part.kind == "image" for part in message.parts):
+        return _split_pictures(message)
     text = message.text
     if message.role == "assistant" and text.lstrip().startswith(OPEN) and CLOSE in text:
         opening, _, rest = text.partition(OPEN)
@@ -55,6 +58,34 @@ def split(message: Message) -> tuple[list[str], list[str]]:
         return [text], []
     left, _, right = text.partition(core)
     return [left, right], [core]
+
+
+def _split_pictures(message: Message) -> tuple[list[str], list[str]]:
+    literals, cores = [""], list[str]()
+    for text in runs(message):
+        core = text.strip()
+        if text == PICTURE or not core:
+            literals[-1] += text
+            continue
+        left, _, right = text.partition(core)
+        literals[-1] += left
+        literals.append(right)
+        cores.append(core)
+    return literals, cores
+
+
+def runs(message: Message) -> list[str]:
+    """The texts between a message's pictures and a sign for each of these, in order."""
+    found: list[str] = []
+    for part in message.parts:
+        if part.kind == "image":
+            found.append(PICTURE)
+        elif part.value:
+            if found and found[-1] != PICTURE:
+                found[-1] += part.value
+            else:
+                found.append(part.value)
+    return found
 
 
 def form_at(text: str, position: int, core: str, following: str) -> str | None:
@@ -101,14 +132,26 @@ def stop_in(tail: str, skipped: int, found: Sequence[re.Match[str]], last: bool)
     return found[0].end() if len(gap) <= 8 and not gap.strip() else None
 
 
-def part_spans(message: Message, span: tuple[int, int]) -> list[tuple[int, int, Slot]]:
-    """Character spans of the parts of a message whose text, stripped, lies at `span`."""
+def part_spans(message: Message, span: tuple[int, int], number: int = 0) -> list[tuple[int, int, Slot]]:
+    """Character spans of the parts of a message whose text, stripped, lies at `span`.
+
+    number: of the text among those of the message, where pictures part them.
+    """
     start, end = span
     if message.role == "assistant":
         return [(start, end, "answer")]
-    whole = message.text
+    parts = message.parts
+    if any(part.kind == "image" for part in parts):
+        groups: list[list[Part]] = [[]]
+        for part in parts:
+            if part.kind == "image":
+                groups.append([])
+            else:
+                groups[-1].append(part)
+        parts = tuple([group for group in groups if "".join(part.value for part in group).strip()][number])
+    whole = "".join(part.value for part in parts if part.kind == "text")
     position, spans = start - (len(whole) - len(whole.lstrip())), []
-    for part in message.parts:
+    for part in parts:
         if part.slot is not None and part.value:
             spans.append((max(position, start), min(position + len(part.value), end), part.slot))
         position += len(part.value)

@@ -15,10 +15,17 @@ import torch
 PROJECTIONS = ("o_proj", "out_proj", "c_proj", "dense", "wo")
 
 
+def language(model: Any) -> torch.nn.Module:
+    """The part of a model that reads and writes text: all of it, unless it sees too."""
+    seeing = hasattr(getattr(model, "config", None), "vision_config")
+    found: torch.nn.Module = model.get_decoder() if seeing else model
+    return found
+
+
 def stack(model: torch.nn.Module) -> list[torch.nn.Module]:
     """The layers in order, if the model keeps them in a list."""
     return max(
-        (list(module) for module in model.modules() if isinstance(module, torch.nn.ModuleList)), key=len, default=[]
+        (list(module) for module in language(model).modules() if isinstance(module, torch.nn.ModuleList)), key=len, default=[]
     )
 
 

@@ -67,7 +67,7 @@ def try_on(folder: Path, method: Any) -> tuple[int, int]:
     suits(method.type, kind)
     config = AutoConfig.from_pretrained(folder, local_files_only=True)
     with torch.device("meta"):
-        model = head_of(kind).from_config(config)
+        model = head_of(kind, folder).from_config(config)
         model.tie_weights()
         parameters = sum(weight.numel() for weight in model.parameters())
         METHODS[method.type].attach(model, method)

@@ -135,8 +135,9 @@ class Begun(Sequence["Tokens"]):
             return [self[i] for i in range(*index.indices(len(self)))]
         row, n = self.rows[index], len(self.virtual)
         turns = tuple((a + n, b + n) for a, b in row.turns)
+        media = tuple((a + n, b + n) for a, b in row.media)
         ids, weights = [*self.virtual, *row.ids], [*[0.0] * n, *row.weights]
-        return replace(row, ids=ids, weights=weights, slots=[*[None] * n, *row.slots], turns=turns)
+        return replace(row, ids=ids, weights=weights, slots=[*[None] * n, *row.slots], turns=turns, media=media)
 
 
 def ahead(method: Any) -> int:

@@ -69,7 +69,7 @@ def test_a_row_has_the_ids_that_the_processor_gives(place: Path, kind: str) -> N
         theirs = loaded.vision.processor(**given, return_tensors="pt", add_special_tokens=False)["input_ids"][0]
         ours = tokens.ids[: tokens.turns[0][0]] if kind == "paligemma" else tokens.ids
         assert ours == theirs.tolist()
-        (a, b), = tokens.media
+        ((a, b),) = tokens.media
         assert not any(tokens.weights[a:b])
         assert loaded.vision.image_id not in tokens.ids[b:]
 
@@ -154,10 +154,10 @@ def test_what_looks_like_a_picture_in_a_text_stays_text(place: Path) -> None:
     told = row(place, "is <image> a mark?", "it is <image>", 0)
     tokens = loaded.renderer.render(told)
     loaded.renderer.check(told, tokens)
-    (a, b), = tokens.media
+    ((a, b),) = tokens.media
     assert tokens.ids.count(loaded.vision.image_id) == b - a
     assert "<image> a mark" in loaded.tokenizer.decode(tokens.ids)
-    assert [slot for slot in tokens.slots[b : b + 3]] == ["instruction"] * 3
+    assert tokens.slots[b : b + 3] == ["instruction"] * 3
 
 
 def test_rows_are_shortened_around_their_pictures(place: Path) -> None:

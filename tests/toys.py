@@ -8,7 +8,8 @@ from typing import Any
 
 LISTS = (
     "{{% for message in messages %}}<|im_start|>{{{{ message['role'] }}}}\n{{% if message['content'] is string %}}"
-    "{{{{ message['content'] }}}}{{% else %}}{{% for part in message['content'] %}}{{% if part['type'] == 'image' %}}{mark}"
+    "{{{{ message['content'] }}}}{{% else %}}{{% for part in message['content'] %}}"
+    "{{% if part['type'] == 'image' %}}{mark}"
     "{{% else %}}{{{{ part['text'] }}}}{{% endif %}}{{% endfor %}}{{% endif %}}<|im_end|>\n{{% endfor %}}"
     "{{% if add_generation_prompt %}}<|im_start|>assistant\n{{% endif %}}"
 )
@@ -205,14 +206,18 @@ def _qwen(new: bool) -> tuple[Any, Any]:
     else:
         tower |= {"window_size": 32, "fullatt_block_indexes": [1]}
     config = (Qwen3VLConfig if new else Qwen2_5_VLConfig)(vision_config=tower, text_config=text, **ids)
-    image = Qwen2VLImageProcessorPil(
-        patch_size=8, merge_size=2, size={"shortest_edge": 256, "longest_edge": 64 * 64}
-    )
+    image = Qwen2VLImageProcessorPil(patch_size=8, merge_size=2, size={"shortest_edge": 256, "longest_edge": 64 * 64})
     return config, without_video(Qwen3VLProcessor if new else Qwen2_5_VLProcessor, image, tokenizer)
 
 
 def _paligemma() -> tuple[Any, Any]:
-    from transformers import GemmaConfig, PaliGemmaConfig, PaliGemmaProcessor, SiglipImageProcessorPil, SiglipVisionConfig
+    from transformers import (
+        GemmaConfig,
+        PaliGemmaConfig,
+        PaliGemmaProcessor,
+        SiglipImageProcessorPil,
+        SiglipVisionConfig,
+    )
 
     tokenizer = tokenizer_of(PALI, "<image>")
     image = SiglipImageProcessorPil(size={"height": 32, "width": 32})
@@ -240,10 +245,20 @@ def _instructblip() -> tuple[Any, Any]:
     processor = InstructBlipProcessor(image, tokenizer, reader, num_query_tokens=4)
     tower = InstructBlipVisionConfig(**TOWER, image_size=32, patch_size=8)
     former = InstructBlipQFormerConfig(**TOWER, vocab_size=len(reader), encoder_hidden_size=32)
-    sizes = {"hidden_size": 32, "ffn_dim": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "word_embed_proj_dim": 32}
+    sizes = {
+        "hidden_size": 32,
+        "ffn_dim": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "word_embed_proj_dim": 32,
+    }
     text = OPTConfig(vocab_size=len(tokenizer), **sizes, max_position_embeddings=512)
     config = InstructBlipConfig(
-        vision_config=tower, qformer_config=former, text_config=text, num_query_tokens=4, image_token_index=_id(tokenizer)
+        vision_config=tower,
+        qformer_config=former,
+        text_config=text,
+        num_query_tokens=4,
+        image_token_index=_id(tokenizer),
     )
     return config, processor
 

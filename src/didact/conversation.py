@@ -246,7 +246,8 @@ class Conversations:
         contents = tuple((a, b, messages[i].role) for a, b, i in spans)
         owners = [number for number, _ in texts] if self.sees else []
         within = [k - owners.index(owners[k]) for k in plan.scaffold.shown] if self.sees else repeat(0)
-        slots = [slot for (a, b, i), n in zip(spans, within, strict=False) for slot in part_spans(messages[i], (a, b), n)]
+        placed = zip(spans, within, strict=False)
+        slots = [slot for (a, b, i), n in placed for slot in part_spans(messages[i], (a, b), n)]
         seams = [turn.start for turn in made] + ([len(text)] if generation else [])
         return Layout(text, contents, tuple(slots), made, tuple(seams))
 

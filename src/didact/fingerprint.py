@@ -20,7 +20,9 @@ READING = (
     "conll.py", "squad.py", "languages.py", "pictures.py", "superni.py",
     "bounds.py", "reach.py", "sandbox.py", "template.py", "template_set.py", "templates",
 )  # fmt: skip
-RENDERING = ("calling.py", "scaffold.py", "conversation.py", "spans.py", "words.py", "render.py", "fit.py")
+RENDERING = (
+    "calling.py", "scaffold.py", "conversation.py", "spans.py", "words.py", "vision.py", "render.py", "fit.py",
+)  # fmt: skip
 TUNING = (
     "adamw.py",
     "direct.py",
@@ -46,7 +48,7 @@ TUNING = (
     "programs",
     "programmed.py",
 )
-TOKENIZER = ("tokenizer", "special_tokens_map", "vocab", "merges")
+TOKENIZER = ("tokenizer", "preprocessor_config", "processor_config", "special_tokens_map", "vocab", "merges")
 CODE = {
     "build": ("stages.py", "instance.py", "token_count.py", *READING, "build", "starter"),
     "generate": (

@@ -165,7 +165,9 @@ def _cut(instance: Instance, renderer: Renderer, limit: int) -> Instance | None:
 
 def _trim(row: Instance, renderer: Renderer, over: int) -> Instance | None:
     """The row with the longest text of its prompt cut at its end by about `over` tokens; None if nothing is left."""
-    places = [(i, k) for i, m in enumerate(row.context) for k, p in enumerate(m.parts) if p.kind == "text" and p.value.strip()]
+    places = [
+        (i, k) for i, m in enumerate(row.context) for k, p in enumerate(m.parts) if p.kind == "text" and p.value.strip()
+    ]
     if not places:
         return None
     given = [(i, k) for i, k in places if row.messages[i].parts[k].slot == "input"] or places

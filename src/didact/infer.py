@@ -255,7 +255,9 @@ class Answerer:
             self.loaded.pad_id,
             self.loaded.device,
         )
-        given = self._seen([self._shown[tree.number] for tree in group], laid.ids_BT, [(0, len(t.prompt)) for t in group])
+        given = self._seen(
+            [self._shown[tree.number] for tree in group], laid.ids_BT, [(0, len(t.prompt)) for t in group]
+        )
         logits_NV = self._logits(
             laid.ids_BT, laid.chosen_BT, attention_mask=laid.mask_B1TT, position_ids=laid.positions_BT, **given
         )

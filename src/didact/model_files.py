@@ -12,10 +12,8 @@ from didact.kinds import Kind, kind_of
 
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 HARMLESS = frozenset(
-    {
-        "_name_or_path", "_commit_hash", "_from_model_config", "_diffusers_version", "_remove_final_layer_norm",
-        "_pad_token_id",
-    }  # fmt: skip
+    {"_name_or_path", "_commit_hash", "_from_model_config", "_diffusers_version", "_remove_final_layer_norm"}
+    | {"_pad_token_id"}
 )
 HUB_FILES = ("*.json", "*.safetensors", "*.jinja", "tokenizer.model", "merges.txt", "vocab.txt")
 

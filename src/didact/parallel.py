@@ -230,8 +230,8 @@ def _tokens(row: Mapping[str, Any]) -> Tokens:
     turns = tuple((a, b) for a, b in row["turns"])
     source, number = row["where"]
     images, media = tuple(row.get("images", ())), tuple((a, b) for a, b in row.get("media", ()))
-    slots = [None] * len(row["ids"])
-    return Tokens(row["ids"], row["weights"], slots, row["id"], images, turns, (source, number), media)
+    ids = row["ids"]
+    return Tokens(ids, row["weights"], [None] * len(ids), row["id"], images, turns, (source, number), media)
 
 
 def main() -> None:

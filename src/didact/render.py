@@ -69,14 +69,13 @@ class Shown:
 class Renderer:
     """Renders with one tokenizer and its chat template.
 
-    turns: which assistant turns are trained. vision: what the model says of pictures, if it sees. stop_ids: what ends a generated turn. hash: of template and tokenizer.
-    control_text: how many control tokens were found as text in contents and encoded as text.
+    turns: which assistant turns are trained. vision: what the model says of pictures, if it sees. stop_ids: what ends
+    a generated turn. hash: of template and tokenizer. control_text: how many control tokens were found as text in
+    contents and encoded as text.
     Raises UsageError if the template is missing, leaves the sandbox, drops messages or has no stop token.
     """
 
-    def __init__(
-        self, tokenizer: PreTrainedTokenizerBase, turns: Turns = "all", vision: Vision | None = None
-    ) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, turns: Turns = "all", vision: Vision | None = None) -> None:
         from tokenizers import Tokenizer
 
         backend = getattr(tokenizer, "backend_tokenizer", None)
@@ -148,8 +147,10 @@ class Renderer:
         """`prompt` of many."""
         with paused():
             encoded = self._encode(self._layouts(instances, generation=True))
-            asked = [tuple(pictures(instance.context)) for instance in instances]
-            return [self._placed(*one, *found)[0] for *one, found in zip(instances, asked, encoded, strict=True)]
+            return [
+                self._placed(instance, pictures(instance.context), ids, spans)[0]
+                for instance, (ids, spans) in zip(instances, encoded, strict=True)
+            ]
 
     def _placed(
         self, instance: Instance, images: Sequence[str], ids: list[int], spans: list[Range]

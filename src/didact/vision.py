@@ -1,7 +1,7 @@
 """Models that see: the processor beside a language model, what a picture is in a row, and what it is in a batch.
 
-Where a chat template writes a placeholder, the ids stand that the processor itself gives for this picture, so that splits
-into tiles, grids and fixed counts are the model's own. A picture is read and prepared once, and kept while there is room.
+Where a chat template writes a placeholder, the ids stand that the processor itself gives for this picture, so that
+splits into tiles, grids and fixed counts are the model's own. A picture is prepared once and kept while there is room.
 """
 
 from __future__ import annotations
@@ -26,8 +26,10 @@ FILES = ("preprocessor_config.json", "processor_config.json", "video_preprocesso
 READER = "qformer_tokenizer"  # the folder of a second tokenizer
 SAMPLE = "a picture of didact's own"  # in place of a path
 MOST = 1 << 29  # bytes of prepared pictures that are kept
-TEXT = ("input_ids", "attention_mask", "labels", "token_type_ids", "mm_token_type_ids")
-TEXT = (*TEXT, "qformer_input_ids", "qformer_attention_mask")  # of the row, not of the picture
+OF_ROWS = frozenset(  # and not of pictures
+    {"input_ids", "attention_mask", "labels", "token_type_ids", "mm_token_type_ids"}
+    | {"qformer_input_ids", "qformer_attention_mask"}
+)
 TYPED = ("mm_token_type_ids", "token_type_ids")  # how models are told which positions are pictures
 PREFIX = ("paligemma",)  # read their prompt in both directions: positions are told apart from those of the answer
 
@@ -53,7 +55,7 @@ class Vision:
     def __init__(self, processor: Any, config: Mapping[str, Any], hashed: str) -> None:
         self.processor, self.tokenizer, self.hash = processor, processor.tokenizer, hashed
         self.two_way = config.get("model_type") in PREFIX
-        self.reader = getattr(processor, "qformer_tokenizer", None)  # of the instruction, for tokens that ask the picture
+        self.reader = getattr(processor, "qformer_tokenizer", None)  # of what is asked of the picture
         told = config.get("image_token_id", config.get("image_token_index", getattr(processor, "image_token_id", None)))
         if told is None:
             raise UsageError("the model does not say which token stands for a picture", "add image_token_id to it")
@@ -112,7 +114,7 @@ class Vision:
             first = next(iter(str(error).splitlines()), type(error).__name__)
             raise UsageError(f"the processor of the model refuses the picture: {first}", "drop the row") from error
         self.typed = self.typed or next((name for name in TYPED if name in out), None)
-        tensors = {name: value for name, value in out.items() if name not in TEXT and hasattr(value, "numel")}
+        tensors = {name: value for name, value in out.items() if name not in OF_ROWS and hasattr(value, "numel")}
         tensors = {n: t for n, t in tensors.items() if self.accepted is None or n in self.accepted}
         return Picture(tuple(self._own(out["input_ids"][0].tolist())), tensors)
 
@@ -241,13 +243,13 @@ def _built(made: Any, folder: Path) -> Any:
     def checked(self: Any, name: str, given: Any) -> Any:
         return None if given is None else made.check_argument_for_proper_class(self, name, given)
 
-    silent = type(made.__name__, (made,), {"check_argument_for_proper_class": checked})
+    silent: Any = type(made.__name__, (made,), {"check_argument_for_proper_class": checked})
     settings, _ = made.get_processor_dict(folder, local_files_only=True)
     return silent.from_args_and_dict([part(name) for name in attributes], dict(settings))
 
 
 def positions(model: Any, ids_BT: torch.Tensor, seen_BT: torch.Tensor, given: Mapping[str, Any]) -> torch.Tensor:
-    """Positions of the tokens of prompts padded on the left: (B, T), or (axes, B, T) where pictures have rows and columns."""
+    """Positions of prompts padded on the left: (B, T), or (axes, B, T) where pictures have rows and columns."""
     told = getattr(model.base_model, "get_rope_index", None)
     if told is not None and given:
         known = inspect.signature(told).parameters
@@ -278,9 +280,7 @@ def _joined(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
     size = [max(lengths) for lengths in zip(*(tensor.shape[1:] for tensor in tensors), strict=True)]
     filled = []
     for tensor in tensors:
-        lacks = [
-            (0, most - own) for most, own in zip(reversed(size), reversed(tensor.shape[1:]), strict=True)
-        ]
+        lacks = [(0, most - own) for most, own in zip(reversed(size), reversed(tensor.shape[1:]), strict=True)]
         flat = [n for pair in lacks for n in pair]
         filled.append(torch.nn.functional.pad(tensor, flat) if any(flat) else tensor)
     return torch.cat(filled)
@@ -313,4 +313,4 @@ def _features(model: Any, tensors: Mapping[str, torch.Tensor]) -> int | None:
     pieces = list(found) if isinstance(found, (list, tuple)) else [found]
     if not all(hasattr(piece, "numel") and piece.shape[-1] == width for piece in pieces):
         return None
-    return sum(piece.numel() for piece in pieces) // width
+    return sum(int(piece.numel()) for piece in pieces) // width

@@ -25,7 +25,9 @@ def language(model: Any) -> torch.nn.Module:
 def stack(model: torch.nn.Module) -> list[torch.nn.Module]:
     """The layers in order, if the model keeps them in a list."""
     return max(
-        (list(module) for module in language(model).modules() if isinstance(module, torch.nn.ModuleList)), key=len, default=[]
+        (list(module) for module in language(model).modules() if isinstance(module, torch.nn.ModuleList)),
+        key=len,
+        default=[],
     )
 
 

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from didact.errors import UsageError
 from didact.methods import full, places
+from didact.methods.places import PARTS, Parts
 
 if TYPE_CHECKING:
     import torch
@@ -30,6 +31,7 @@ class AdapterConfig(BaseModel):
     )
     deviation: float = Field(1e-3, ge=0, le=1e-2, description="Initial values are drawn within two of these.")
     norms: bool = Field(True, description="Layer norms are trained too.")
+    parts: Parts = PARTS
 
 
 def attach(model: PreTrainedModel, config: AdapterConfig) -> list[int]:

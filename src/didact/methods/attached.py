@@ -45,11 +45,29 @@ def attach(loaded: Loaded, method: Any) -> Attached:
     text = getattr(method, "text", None)
     settled = method.model_copy(update={"start": loaded.renderer.plain(text), "text": None}) if text else method
     names = frozenset(loaded.model.state_dict())
-    virtual = row_of(method.type).attach(loaded.model, settled)
+    virtual = put_on(loaded.model, settled)
     moved = {} if method.type == "full" else {n: w for n, w in _trained(loaded.model).items() if n in names}
     before = {name: weight.detach().clone() for name, weight in moved.items()}
     loaded.attached = Attached(method, tuple(virtual), names, before)
     return loaded.attached
+
+
+def put_on(model: PreTrainedModel, method: Any) -> list[int]:
+    """Attach a method to the parts of a model that it names, the others frozen; the virtual ids."""
+    base = frozenset(name for name, _ in model.named_parameters())
+    with places.within(model, _parts(method)) as inside:
+        virtual = row_of(method.type).attach(model, method)
+        for name, weight in model.named_parameters():
+            if places.base_name(name) in base and not inside(name):
+                weight.requires_grad_(False)
+    if not any(weight.requires_grad for weight in model.parameters()):
+        problem = f"{method.type} finds nothing to train in {' and '.join(_parts(method) or ('the model',))}"
+        raise UsageError(problem, "name other parts of the model", field="method.parts")
+    return virtual
+
+
+def _parts(method: Any) -> Any:
+    return getattr(method, "parts", ("language",))  # what stands before a row is read by the language model
 
 
 def try_on(folder: Path, method: Any) -> tuple[int, int]:
@@ -70,7 +88,7 @@ def try_on(folder: Path, method: Any) -> tuple[int, int]:
         model = head_of(kind, folder).from_config(config)
         model.tie_weights()
         parameters = sum(weight.numel() for weight in model.parameters())
-        METHODS[method.type].attach(model, method)
+        put_on(model, method)
     return sum(weight.numel() for weight in model.parameters() if weight.requires_grad), parameters
 
 
@@ -135,7 +153,8 @@ def write(loaded: Loaded, base: str, folder: Path) -> None:
     row = METHODS[method.type]
     folder.mkdir(parents=True, exist_ok=True)
     if row.save is not None:
-        row.save(loaded.model, method, base, folder)
+        with places.within(loaded.model, _parts(method)):
+            row.save(loaded.model, method, base, folder)
     about = {"base": base, "base_hashes": [loaded.weights], "method": folded(method).model_dump(mode="json")}
     if stays(loaded):
         tensors = {name: t.detach().cpu().contiguous().clone() for name, t in _added(loaded).items()}

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from didact.errors import UsageError
 from didact.methods import full, places
+from didact.methods.places import PARTS, Parts
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -24,6 +25,7 @@ class BitfitConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
     type: Literal["bitfit"] = Field("bitfit", description="Only the biases are trained.")
     add: bool = Field(False, description="Linear layers without a bias are given one, zero at first.")
+    parts: Parts = PARTS
 
 
 def attach(model: PreTrainedModel, config: BitfitConfig) -> list[int]:

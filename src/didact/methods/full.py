@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from didact.methods import places
+from didact.methods.places import PARTS, Parts
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -20,6 +21,7 @@ class FullConfig(BaseModel):
     layers: int | None = Field(
         None, ge=1, description="Only the weights of so many last layers; what the others give is computed once."
     )
+    parts: Parts = PARTS
 
 
 def attach(model: PreTrainedModel, config: FullConfig) -> list[int]:

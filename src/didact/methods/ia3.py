@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from didact.errors import UsageError
 from didact.methods import full, interchange, places
+from didact.methods.places import PARTS, Parts
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -26,6 +27,7 @@ class Ia3Config(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     type: Literal["ia3"] = Field("ia3", description="Vectors that scale keys, values and feed-forward blocks.")
+    parts: Parts = PARTS
 
 
 def attach(model: PreTrainedModel, config: Ia3Config) -> list[int]:

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from didact.errors import UsageError
 from didact.methods import full
+from didact.methods.places import PARTS, Parts
 
 if TYPE_CHECKING:
     import torch
@@ -26,6 +27,7 @@ class LomoConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     type: Literal["lomo"] = Field("lomo", description="All weights are trained, each updated within the backward.")
+    parts: Parts = PARTS
 
 
 def attach(model: PreTrainedModel, config: LomoConfig) -> list[int]:

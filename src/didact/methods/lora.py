@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from didact.errors import UsageError, nearest
 from didact.methods import full, interchange, places
+from didact.methods.places import PARTS, Parts
 
 if TYPE_CHECKING:
     import torch
@@ -42,6 +43,7 @@ class LoraConfig(BaseModel):
     start: Literal["zero", "pissa"] = Field(
         "zero", description="zero: no difference at first; pissa: the weights' largest singular values."
     )
+    parts: Parts = PARTS
 
     @model_validator(mode="after")
     def _one_of_both(self) -> LoraConfig:
@@ -142,7 +144,7 @@ def _peft_config(model: PreTrainedModel, config: LoraConfig) -> Any:
     targets = list(config.targets)
     if config.targets == "all":
         targets = sorted({name.rpartition(".")[2] for name in layers})
-    if config.layers is not None:
+    if config.layers is not None or hasattr(model.config, "vision_config"):
         targets = sorted(layers)
     alpha = config.alpha if config.alpha is not None else config.rank * (1 if config.start == "pissa" else 2)
     return PeftConfig(

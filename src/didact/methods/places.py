@@ -6,15 +6,66 @@ and no name of its weights changes, so that the base is as it was once the addit
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+from pydantic import Field
 
 from didact.errors import UsageError
 
 if TYPE_CHECKING:
     import torch
 
+Part = Literal["language", "projector", "tower"]
+Parts = list[Part] | None
+PARTS: Any = Field(
+    None, description="Of a model that sees: language, projector, tower; default is all but its tower, which is frozen."
+)
+BRIDGES = ("merger", "deepstack")  # parts of a tower that project what it saw
 FUSED = ("query_key_value", "qkv_proj", "c_attn", "Wqkv", "in_proj")
+
+
+_within: ContextVar[Callable[[str], bool]] = ContextVar("_within", default=lambda name: True)
+
+
+def parts(model: Any) -> Callable[[str], Part]:
+    """Tells of which part of a model a weight or a module is, by its name; all of a blind one is language."""
+    seen = getattr(model.config, "vision_config", None)
+    if seen is None:
+        return lambda name: "language"
+    reads = {id(model.get_decoder()), id(model.get_output_embeddings()), id(getattr(model, "language_model", None))}
+    named = list(model.named_modules())
+    language = tuple(f"{name}." for name, module in named if id(module) in reads and name)
+    tower = tuple(f"{name}." for name, module in named if getattr(module, "config", None) is seen and name)
+
+    def part(name: str) -> Part:
+        if f"{name}.".startswith(language):
+            return "language"
+        bridge = any(piece.startswith(BRIDGES) for piece in name.split("."))
+        return "tower" if f"{name}.".startswith(tower) and not bridge else "projector"
+
+    return part
+
+
+@contextmanager
+def within(model: Any, chosen: Sequence[Part] | None) -> Iterator[Callable[[str], bool]]:
+    """Only these parts of a model are found in here; gives what says whether a name lies in them."""
+    part = parts(model)
+    seeing = hasattr(model.config, "vision_config")
+    names = chosen or (("language", "projector") if seeing else ("language",))
+    there = get_args(Part) if seeing else ("language",)
+    for name in names:
+        if name not in there:
+            raise UsageError(
+                f"the model has no {name}: it reads only text", "leave out method.parts", field="method.parts"
+            )
+    token = _within.set(lambda name: part(base_name(name)) in names)
+    try:
+        yield _within.get()
+    finally:
+        _within.reset(token)
 
 
 def linear(model: torch.nn.Module) -> dict[str, torch.nn.Module]:
@@ -28,7 +79,7 @@ def linear(model: torch.nn.Module) -> dict[str, torch.nn.Module]:
     found: dict[str, torch.nn.Module] = {}
     for name, module in model.named_modules():
         ours = "lora_" in name or any(name.startswith(f"{other}.") or name == other for other in added)
-        if isinstance(module, (torch.nn.Linear, Conv1D)) and module is not head and not ours:
+        if isinstance(module, (torch.nn.Linear, Conv1D)) and module is not head and not ours and _within.get()(name):
             found[name.removesuffix(".base_layer")] = module
     return found
 
@@ -52,7 +103,7 @@ def layers(model: torch.nn.Module) -> list[tuple[str, torch.nn.Module]]:
         (f"{stack}.{name}", layer)
         for stack in outer
         for name, layer in model.get_submodule(stack).named_children()
-        if any(part.ndim > 1 for part in layer.parameters())
+        if any(part.ndim > 1 for part in layer.parameters()) and _within.get()(f"{stack}.{name}")
     ]
 
 
@@ -98,7 +149,7 @@ def norms(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
         for name, module in model.named_modules()
         if "norm" in type(module).__name__.lower()
         for leaf, weight in module.named_parameters(recurse=False)
-        if weight.numel() == size
+        if weight.numel() == size and _within.get()(name)
     }
 
 

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from didact.errors import UsageError
 from didact.methods import full, places
+from didact.methods.places import PARTS, Parts
 
 if TYPE_CHECKING:
     import torch
@@ -26,6 +27,7 @@ class ProjectionConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
     type: Literal["projection"] = Field("projection", description="All matrices move along a few random directions.")
     dimension: int = Field(256, ge=1, description="How many numbers are trained.")
+    parts: Parts = PARTS
 
 
 def attach(model: PreTrainedModel, config: ProjectionConfig) -> list[int]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from didact.methods import lora, places
+from didact.methods.places import PARTS, Parts
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -31,6 +32,7 @@ class QloraConfig(BaseModel):
     )
     dropout: float = Field(0.0, ge=0, lt=1, description="Dropout before the difference.")
     targets: Literal["all"] | list[str] = Field("all", description="Layers that get a difference; all are rounded.")
+    parts: Parts = PARTS
 
     @property
     def rewrites_base(self) -> bool:

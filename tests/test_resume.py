@@ -35,9 +35,9 @@ METHODS = {
 }
 
 # argv: recipe, folder of runs, JSON list of plans: ["time", share of a clean run], ["fsync", k], ["step", n] or
-# ["signal", share, number]
+# ["signal", share, number]. Shares are of processor time, so that other work on the machine moves no moment.
 SERVER = """
-import hashlib, json, os, signal, sys, time
+import hashlib, json, os, resource, signal, sys
 from pathlib import Path
 import peft, torch, transformers
 from didact import checkpoint, stages, tune
@@ -68,6 +68,10 @@ def child(folder, plan):
                 die()
             return step(*a)
         tune._step = stepped
+    if plan[0] == "signal":
+        signal.signal(signal.SIGPROF, lambda *_: os.kill(os.getpid(), plan[2]))
+    if plan[0] in ("time", "signal"):  # nobody catches SIGPROF after "time": the process is gone at once
+        signal.setitimer(signal.ITIMER_PROF, whole * plan[1])
     try:
         with open_run(recipe, folder, [], Console(quiet=True)) as run:
             run.upto("audit")
@@ -95,18 +99,14 @@ def result(folder):
     findings = json.loads((folder / "audit" / "findings.json").read_text())
     return [weights, [step["step"] for step in steps], [step["loss"] for step in steps], findings]
 
-tick = time.monotonic()
 assert ended(start(runs / "clean", ["none"])) == 0
-whole = time.monotonic() - tick
+used = resource.getrusage(resource.RUSAGE_CHILDREN)
+whole = used.ru_utime + used.ru_stime
 clean = result(runs / "clean")
 told = []
 for number, plan in enumerate(plans):
     folder = runs / f"killed-{number}"
-    pid = start(folder, plan)
-    if plan[0] in ("time", "signal"):
-        time.sleep(whole * plan[1])
-        os.kill(pid, signal.SIGKILL if plan[0] == "time" else plan[2])
-    code = ended(pid)
+    code = ended(start(folder, plan))
     codes = [code]
     while code:
         code = ended(start(folder, ["none"]))

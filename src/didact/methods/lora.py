@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from didact.errors import UsageError, nearest
-from didact.methods import full, interchange, places
+from didact.methods import full, fused, interchange, places
 from didact.methods.places import PARTS, Parts
 
 if TYPE_CHECKING:
@@ -71,6 +71,8 @@ def attach(model: PreTrainedModel, config: LoraConfig) -> list[int]:
         if empty:
             problem = f"{empty} outputs of {name} have no weights at all, and dora divides by their length"
             raise UsageError(problem, "leave method.dora out", field="method.dora")
+    for layer in _injected(model).values():
+        fused.fuse(layer)
     if config.start == "pissa":
         for layer in _injected(model).values():
             a, b = layer.lora_A["default"].weight, layer.lora_B["default"].weight

@@ -59,7 +59,7 @@ def test_own_yaml(tmp_path: Path) -> None:
             "templates: [{name: n, prompt: x, answer: y}, {name: n, prompt: x, answer: y}]",
             'name: two templates are called "n"',
         ),
-        ("nmae: x\ntemplates: [{name: n, prompt: x, answer: y}]", 'nmae: unknown key "nmae" - use one of: '),
+        ("zzz: x\ntemplates: [{name: n, prompt: x, answer: y}]", 'zzz: unknown key "zzz" - use one of: '),
         ("fields: a\ntemplates: [{name: n, prompt: x, answer: y}]", "fields: fields is no list - see the other sets"),
         ("rename: {a: no}\ntemplates: [{name: n, prompt: x, answer: y}]", "rename: rename holds what is no text"),
         (

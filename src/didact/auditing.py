@@ -115,14 +115,16 @@ def _reworded(run: Run, instances: Sequence[Instance]) -> list[list[Instance]]:
     wanted = {(i.origin.task, i.origin.source, i.origin.row): number for number, i in enumerate(instances)}
     tasks = {task for task, _, _ in wanted}
     found: list[list[Instance]] = [[] for _ in instances]
-    opened = (task for source in run.recipe.sources for task in open_source(source, run.home, lambda drop: None))
+    opened = (
+        task for source in run.recipe.sources for task in open_source(source, run.home, lambda drop: None, run.path)
+    )
     for task in opened:
         templates = [t for t in task.templates if not is_inverted(t)]
         for row in task.rows() if task.name in tasks and len(templates) > 1 else ():
             number = wanted.get((task.name, row.source, row.number))
             for template in templates if number is not None else ():
                 try:
-                    words = template.render({k: v for k, v in row.data.items() if k != "_split"})
+                    words = template.render({k: v for k, v in row.data.items() if k != "_split"}).at(task.home)
                 except (TemplateDrop, UsageError):
                     continue
                 one = instances[number or 0]

@@ -17,7 +17,8 @@ from didact import conll, files, formats
 from didact.console import Console
 from didact.containers import NOTHING, layout_for, write_rows
 from didact.errors import UsageError, nearest
-from didact.instance import Drop, Instance, Origin
+from didact.instance import PICTURES, Drop, Instance, Origin
+from didact.pictures import check, keep
 from didact.sandbox import TemplateDrop
 from didact.sources import FileSource, HubSource, open_source
 
@@ -96,6 +97,9 @@ def convert(source: Read, out: Path, name: formats.Name, console: Console, carry
         for group in formats.grouped(name, source.instances()):
             try:
                 row = _row(name, group, carry and layout not in ("conll", "squad"), lost)
+                for instance in group:
+                    for picture in instance.images:
+                        keep(check(picture), out.parent / PICTURES)
                 yield conll.checked(row) if layout == "conll" else row
             except UsageError as error:
                 refused[str(error)] += len(group)
@@ -168,7 +172,7 @@ def _rows(config: FileSource | HubSource, drop: Callable[[Drop], None]) -> Itera
     for row in task.rows():
         origin = Origin(row.source, row.number, task=task.name, cluster=task.cluster, licence=task.licence)
         try:
-            yield row.number, formats.to_instances(task.mapping, row.data, origin)
+            yield row.number, formats.to_instances(task.mapping, row.data, origin, task.home)
         except TemplateDrop as left_out:
             drop(Drop(left_out.reason, left_out.detail, origin))
         except UsageError as error:

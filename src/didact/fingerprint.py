@@ -17,7 +17,7 @@ from didact.instance import digest
 # The code whose change makes a stage run again; data files beside it count too.
 READING = (
     "formats", "files.py", "json_rows.py", "tables.py", "layouts.py", "entities.py", "labels.py", "sources",
-    "conll.py", "squad.py", "languages.py", "pictures.py", "superni.py",
+    "album.py", "conll.py", "squad.py", "languages.py", "pictures.py", "superni.py",
     "bounds.py", "reach.py", "sandbox.py", "template.py", "template_set.py", "templates",
 )  # fmt: skip
 RENDERING = (

@@ -12,6 +12,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
 import socket
 from collections.abc import Iterable, Iterator, Mapping
@@ -20,7 +21,10 @@ from pathlib import Path
 from typing import Any
 
 from didact.errors import UsageError
+from didact.instance import PICTURES
 
+KEPT = "pictures.json"  # names and sizes of the pictures that instances name
+PICTURE = re.compile(rb'"%s/([0-9a-f]{16}\.[a-z]{3,4})"' % PICTURES.encode())
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -144,6 +148,33 @@ class Folder:
                 return f"{name} was changed"
             if sha256(place, made["bytes"]) != made["sha256"]:
                 return f"{name} was changed"
+            if name == KEPT and (lost := self._lost_picture(json.loads(place.read_text("utf-8")))):
+                return lost
+        return ""
+
+    def sweep_pictures(self, names: Iterable[str]) -> int:
+        """Write down which pictures files of instances name, take all others away; returns how many stay."""
+        named: set[str] = set()
+        for name in names:
+            if (self.path / name).is_file():
+                with (self.path / name).open("rb") as file:
+                    named.update(found.decode() for line in file for found in PICTURE.findall(line))
+        for place in (self.path / PICTURES).iterdir() if (self.path / PICTURES).is_dir() else ():
+            if place.name not in named:
+                place.unlink()
+        if not named:
+            self.remove(PICTURES)
+            self.remove(KEPT)
+            return 0
+        sizes = {name: (self.path / PICTURES / name).stat().st_size for name in sorted(named)}
+        self.write(KEPT, json.dumps(sizes, indent=0) + "\n")
+        return len(sizes)
+
+    def _lost_picture(self, sizes: Mapping[str, int]) -> str:
+        for name, size in sizes.items():
+            place = self.path / PICTURES / name
+            if not place.is_file() or place.stat().st_size != size:
+                return f"{PICTURES}/{name} is missing or was changed"
         return ""
 
 

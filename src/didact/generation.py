@@ -107,19 +107,24 @@ def _context(
         asked.llm,
         drop,
         built=lambda: run.instances("built.jsonl"),
-        questions=lambda sources: questions(sources, run.home, drop),
+        questions=lambda sources: questions(sources, run.home, drop, run.path),
         retrain=tuned_on,
         home=run.home,
         seed=run.recipe.seed,
     )
 
 
-def questions(sources: Sequence[Any], home: Path, drop: Callable[[Drop], None]) -> Iterator[Instance]:
-    """Rows of sources in the words of their templates; rows that are marked as held out are left out."""
+def questions(
+    sources: Sequence[Any], home: Path, drop: Callable[[Drop], None], pictures: Path | None = None
+) -> Iterator[Instance]:
+    """Rows of sources in the words of their templates; rows that are marked as held out are left out.
+
+    pictures: the folder of the run, that keeps their pictures.
+    """
     from didact.build import BuildConfig, build
     from didact.sources import open_source
 
-    tasks = [task for source in sources for task in open_source(source, home, drop)]
+    tasks = [task for source in sources for task in open_source(source, home, drop, pictures)]
     config = BuildConfig(heldout_templates=0, heldout_rows=0)
     return (made for made in build(tasks, config, drop) if made.tags.get("split") != "heldout")
 

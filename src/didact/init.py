@@ -51,7 +51,7 @@ def _look(data: Path, folder: Path, console: Console) -> list[str]:
     console.say(f"{data} is read as {task.mapping.description}")
     for row in islice(task.rows(), SHOWN):
         for instance in to_instances(
-            task.mapping, row.data, Origin(data.name, row.number, f"format:{task.mapping.name}")
+            task.mapping, row.data, Origin(data.name, row.number, f"format:{task.mapping.name}"), task.home
         ):
             show_instance(console, instance)
     console.say("")

@@ -43,7 +43,7 @@ def instances_of(run: Run, number: int, drops: list[Drop]) -> tuple[Row, list[In
     from didact.build import build_row
     from didact.sources import open_source
 
-    tasks = (task for source in run.recipe.sources for task in open_source(source, run.home, drops.append))
+    tasks = (task for source in run.recipe.sources for task in open_source(source, run.home, drops.append, run.path))
     rows: Iterator[tuple[Task, Row]] = ((task, row) for task in tasks for row in task.rows())
     found = next(islice(rows, max(0, number - 1), None), None) if number >= 1 else None
     if found is None:

@@ -14,8 +14,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from didact.errors import UsageError
+from didact.folder import KEPT, read_lines
 from didact.folder import json_line as _line
-from didact.folder import read_lines
 from didact.instance import Drop, Instance, digest
 from didact.tuning import Done, tune
 
@@ -37,7 +37,7 @@ def build(run: Run) -> Done:
     from didact.token_count import tokenizer_json
 
     def open_tasks(drop: Callable[[Drop], None]) -> list[Task]:
-        return [task for source in run.recipe.sources for task in open_source(source, run.home, drop)]
+        return [task for source in run.recipe.sources for task in open_source(source, run.home, drop, run.path)]
 
     work, counted_by = run.path / "building", run.tokenizer_name()
     tokenizer = tokenizer_json(counted_by) if counted_by else ""
@@ -61,12 +61,14 @@ def build(run: Run) -> Done:
     run.folder.write_lines("dropped.jsonl", made.blocks("drops"))
     run.folder.write("mixture.json", json.dumps(mixture, indent=1, ensure_ascii=False) + "\n")
     run.folder.remove("building")
+    pictured = run.folder.sweep_pictures(("built.jsonl", "heldout.jsonl", "generated.jsonl"))
     cleaned = any(config.type == "decontaminate" for config in run.recipe.curate)
     for line in told(mixture, cleaned):
         run.console.stage("", line)
     run.journal["mixture"] = {name: [task["asked"], task["rate"]] for name, task in mixture["tasks"].items()}
     counts = {"instances": built, "held out": heldout, "rows dropped": sum(drops.values())}
-    return counts, ("built.jsonl", "heldout.jsonl", "dropped.jsonl", "mixture.json")
+    counts |= {"pictures": pictured} if pictured else {}
+    return counts, ("built.jsonl", "heldout.jsonl", "dropped.jsonl", "mixture.json", *([KEPT] if pictured else []))
 
 
 def generate(run: Run) -> Done:

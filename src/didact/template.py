@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from didact.errors import UsageError, nearest
+from didact.formats.pictured import MARK, MARKED, absolute
 from didact.instance import Part, digest
 from didact.sandbox import APART, BAR, CLOSE, OPEN, Choices, Code, TemplateDrop, compiled, pieces, plain, protected
 
@@ -31,6 +32,13 @@ class Rendered:
     answer: str
     choices: tuple[str, ...] = ()
 
+    def at(self, home: Path | None) -> Rendered:
+        """The same with the paths of its pictures, which lie in the folder `home`."""
+        if home is None or all(part.kind == "text" for part in self.parts):
+            return self
+        parts = (p if p.kind == "text" else replace(p, value=absolute(p.value, home)) for p in self.parts)
+        return replace(self, parts=tuple(parts))
+
 
 @dataclass(frozen=True)
 class Template:
@@ -40,7 +48,8 @@ class Template:
     prompt, when what is asked and what it is asked about are apart. answer_choices: a Jinja text of choices apart by
     `|||`, callable inside the template. labels: column -> name of the label in the row -> what the template sees in
     its place (a word, or the position of its choice). inverted: it is turned around, asks for what the dataset gives,
-    such as a review from its label. Columns whose name is no identifier: `{{ row["my-column"] }}`.
+    such as a review from its label. images: the columns of its pictures; they stand before the question, or where the
+    template's own words say `<image>`. Columns whose name is no identifier: `{{ row["my-column"] }}`.
     """
 
     name: str
@@ -54,6 +63,7 @@ class Template:
     source: Literal["didact", "promptsource"] = "didact"
     inverted: bool = False
     file: str = ""
+    images: tuple[str, ...] = ()
 
     def render(self, row: Mapping[str, Any]) -> Rendered:
         """The row in the words of this template.
@@ -97,6 +107,8 @@ class Template:
             raise TemplateDrop("the prompt is empty")
         if not answer:
             raise TemplateDrop("the answer is empty")
+        if self.images:
+            parts = _with_pictures(parts, [each for column in self.images for each in _pictures(row, column)])
         if not offered:
             return Rendered(parts, answer)
         choices = offered if offered is self.fixed_choices else tuple(map(plain, offered))
@@ -172,6 +184,35 @@ def _asked(texts: Sequence[str]) -> tuple[Part, ...]:
         return (Part(given, "input"),)
     gap = Part(parts[-1].value + "\n", parts[-1].slot)
     return (*parts[:-1], gap, Part(given, "input"))
+
+
+def _pictures(row: Mapping[str, Any], column: str) -> list[str]:
+    """The pictures in a column of a row."""
+    if column not in row:
+        raise UsageError(f'the row lacks the column "{column}" of its picture', nearest(column, row), field=column)
+    value = row[column]
+    found = [str(each) for each in (value if isinstance(value, list) else [value]) if each]
+    if not found:
+        raise TemplateDrop("the row has no picture", f"{column} is empty")
+    return found
+
+
+def _with_pictures(parts: Sequence[Part], names: Sequence[str]) -> tuple[Part, ...]:
+    """The question with its pictures: where the template's own words have marks, else before them."""
+    images = [Part(name, "input", "image") for name in names]
+    marks = sum(len(MARKED.findall(part.value)) for part in parts if part.slot == "instruction")
+    if not marks:
+        return (*images, *parts)
+    if marks != len(images):
+        problem = f"{marks} {MARK} marks in the template, but {len(images)} pictures in the row"
+        raise UsageError(problem, "mend one of them", field="image")
+    found: list[Part] = []
+    for part in parts:
+        pieces = MARKED.split(part.value) if part.slot == "instruction" else [part.value]
+        for i, piece in enumerate(pieces):
+            found += [images.pop(0)] if i else []
+            found += [replace(part, value=piece)] if piece else []
+    return tuple(found)
 
 
 def choose(templates: Sequence[Template], use: Sequence[str], file: str) -> list[Template]:

@@ -14,8 +14,9 @@ enough for a source whose columns are called as there. Everything but `templates
     templates: [...]
 
 A template has a name, an `instruction` and an `input`, or one `prompt`, and an `answer`; `answer_choices`, `labels`
-(column -> name of the label -> the word for it), `metadata`, and `inverted: true` if it is turned around, that is if
-it asks for what the dataset gives.
+(column -> name of the label -> the word for it), `metadata`, `image` (the column of its picture, or several; also for
+a whole set), which stands before the words unless they say `<image>`, and `inverted: true` if it is turned around,
+that is if it asks for what the dataset gives.
 """
 
 from __future__ import annotations
@@ -31,11 +32,11 @@ from didact.errors import UsageError, nearest
 from didact.sandbox import BAR
 from didact.template import Template
 
-KEYS = {"name", "prompt", "instruction", "input", "answer", "answer_choices", "labels", "metadata", "inverted"}
+KEYS = {"name", "prompt", "instruction", "input", "answer", "answer_choices", "labels", "metadata", "inverted", "image"}
 DEFAULTS = {"answer", "answer_choices", "labels", "metadata"}
-SET_KEYS: dict[str, type] = {
+SET_KEYS: dict[str, Any] = {
     "dataset": str, "cluster": str, "languages": list, "fields": list, "rename": dict, "labels": dict, "group": list,
-    "references": bool, "defaults": dict, "templates": list,
+    "references": bool, "defaults": dict, "templates": list, "image": (str, list),
 }  # fmt: skip
 
 
@@ -78,7 +79,8 @@ def load_set(path: Path) -> TemplateSet:
             raise UsageError(f'two templates are called "{name}"', "rename one", file=path, field="name")
     fields = tuple(data.get("fields", ()))
     for template in found:
-        for column in sorted(set().union(*(code.columns for code in template.codes())) - set(fields)) if fields else ():
+        used = set(template.images).union(*(code.columns for code in template.codes()))
+        for column in sorted(used - set(fields)) if fields else ():
             problem = f'template "{template.name}" uses the column "{column}", which is none of the `fields`'
             raise UsageError(problem, nearest(column, fields), file=path, field="fields")
     told = {key: data[key] for key in ("dataset", "cluster", "rename", "labels", "references") if key in data}
@@ -137,7 +139,8 @@ def _check_set(data: Mapping[str, Any], path: Path) -> None:
         if key not in SET_KEYS:
             raise UsageError(f'unknown key "{key}"', nearest(str(key), SET_KEYS), file=path, field=str(key))
         if not isinstance(value, SET_KEYS[key]):
-            raise UsageError(f"{key} is no {SET_KEYS[key].__name__}", "see the other sets", file=path, field=key)
+            kind = getattr(SET_KEYS[key], "__name__", "column or list of columns")
+            raise UsageError(f"{key} is no {kind}", "see the other sets", file=path, field=key)
     for key in ("languages", "fields", "group", "rename"):
         if not all(isinstance(word, str) for word in (*data.get(key, ()), *_values(data.get(key)))):
             raise UsageError(f"{key} holds what is no text", 'quote it: "no"', file=path, field=key)
@@ -171,11 +174,22 @@ def _own(item: Any, number: int, path: Path, data: Mapping[str, Any]) -> Templat
         problem = f'template "{name}" needs an answer, and either a prompt or an instruction with an input'
         raise UsageError(problem, "write instruction, input and answer", file=path)
     choices, labels = _choices(item, name, path)
+    images = item.get("image", data.get("image", []))
+    images = [images] if isinstance(images, str) else images
+    if not isinstance(images, list) or not all(isinstance(column, str) and column for column in images):
+        raise UsageError(f'template "{name}": image names no column', "name one, or a list", file=path, field="image")
     usual = {"metrics": "ROUGE"} if inverted else {}
     languages = {"languages": ", ".join(data["languages"])} if "languages" in data else {}
     metadata = {**usual, **languages, **_told(item.get("metadata"))}
     return Template(
-        name, **texts, answer_choices=choices, labels=labels, metadata=metadata, inverted=inverted, file=str(path)
+        name,
+        **texts,
+        answer_choices=choices,
+        labels=labels,
+        metadata=metadata,
+        inverted=inverted,
+        file=str(path),
+        images=tuple(images),
     )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import Any
 
 from didact.build import draws
@@ -29,6 +30,7 @@ NONE_FITS = "no example fits into the token budget"
 NO_ROW = "no other training row gives an example"
 NO_TEMPLATE = "ready-made instructions have no template for examples"
 OF_ENCODING = "only those of its encoding"  # Super-NaturalInstructions bring their examples themselves
+WITH_PICTURES = "examples are texts, and the question has a picture"
 TRIES = 5  # rows looked at for each example wanted, as some give none
 _ROMAN = "i ii iii iv v vi vii viii ix x xi xii xiii xiv xv xvi xvii xviii xix xx xxi xxii xxiii xxiv xxv xxvi"
 ROMAN = tuple(_ROMAN.split(" "))
@@ -150,7 +152,7 @@ def _instance(asked: _Asked, template: Template, origin: Origin, tags: Mapping[s
     options = _options_layout(asked)
     reasoned = not asked.level and not is_inverted(template) and asked.chance("cot", asked.config.rationale.share)
     why = asked.layout("rationale", asked.config.rationale.layouts) if reasoned else None
-    rendered = _rendered(template, asked.row)
+    rendered = _rendered(template, asked.row, asked.task.home)
     words = _worded(asked, rendered, asked.row, options, why)
     references = () if "cot" in words.tags else _references(asked, template, rendered, words)
     parts, shots, few = _with_examples(asked, template, words, options, why)
@@ -163,8 +165,8 @@ def _instance(asked: _Asked, template: Template, origin: Origin, tags: Mapping[s
     return Instance.of(messages, origin, references, words.choices, told)
 
 
-def _rendered(template: Template, row: Row) -> Rendered:
-    rendered = template.render(row.data)
+def _rendered(template: Template, row: Row, home: Path | None) -> Rendered:
+    rendered = template.render(row.data).at(home)
     if rendered.choices and rendered.answer not in rendered.choices:
         raise TemplateDrop(OUTSIDE, f"{rendered.answer!r} is not in {', '.join(rendered.choices)}")
     return rendered
@@ -237,6 +239,8 @@ def _with_examples(
     settings = asked.config.few_shot
     if asked.examples is None or not asked.chance("few_shot", settings.share):
         return words.parts, [], {}
+    if template.images:
+        return words.parts, [], {"zero-shot": WITH_PICTURES}
     layout = asked.layout("few_shot", settings.layouts)
     drawn = _drawn(asked, template, words, options, why)
     head, before, cue = (layout[key] for key in ("head", "before", "cue"))
@@ -259,7 +263,7 @@ def _drawn(
     n = shots[int(asked.draw("shots") * len(shots))]
     for row in asked.examples(n) if asked.examples else ():
         try:
-            example = _worded(asked, _rendered(template, row), row, options, why)
+            example = _worded(asked, _rendered(template, row, asked.task.home), row, options, why)
         except (TemplateDrop, UsageError):
             continue  # told when the row's own turn comes
         if example.question != words.question:
@@ -285,7 +289,7 @@ def _candidates(plan: Plan, task: int, index: int, slot: int, n: int) -> Iterato
 def _ready_made(task: Task, row: Row, origin: Origin) -> list[Instance]:
     assert task.mapping is not None, "a task has templates or a mapping"
     data = {name: value for name, value in row.data.items() if name != "_split"}
-    return to_instances(task.mapping, data, origin)
+    return to_instances(task.mapping, data, origin, task.home)
 
 
 def _references(asked: _Asked, template: Template, rendered: Rendered, words: Words) -> tuple[str, ...]:
@@ -293,7 +297,7 @@ def _references(asked: _Asked, template: Template, rendered: Rendered, words: Wo
     found: list[str] = []
     for row in asked.mates():
         try:
-            other = template.render(row.data)
+            other = template.render(row.data).at(asked.task.home)
         except TemplateDrop:
             continue
         if other.parts == rendered.parts and other.answer not in (rendered.answer, *found):

@@ -11,10 +11,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from collections.abc import Mapping as Dict
 from dataclasses import dataclass, replace
 from itertools import groupby
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 from didact.errors import UsageError
-from didact.formats import annotated, single, super_ni, turns
+from didact.formats import annotated, pictured, single, super_ni, turns
 from didact.formats.fields import DROP, filled, refuse_unfilled
 from didact.formats.super_ni import Encoding
 from didact.instance import Instance, Message, Origin, Part
@@ -46,11 +47,12 @@ Reader = Callable[[Dict[str, Any], Origin], list[Instance]]
 @dataclass(frozen=True)
 class Mapping:
     """How the columns of a file become an instance. description: one line that shows it. read: instead of the format's
-    own reader."""
+    own reader. pictured: rows of the file have pictures, so a mark without one is a fault."""
 
     name: Name
     description: str
     read: Reader | None = None
+    pictured: bool = False
 
 
 # name -> (columns it needs, `|` between alternatives; columns it may have; the mapping in words); looked for in order
@@ -133,10 +135,14 @@ def detect(rows: Sequence[Dict[str, Any]], wanted: str = "auto") -> Mapping:
         if wanted == name or 2 * fitting > len(rows):
             names = [next((key for key in key_or.split("|") if key in seen), key_or) for key_or in needed]
             known = {*names, *optional, CARRIED}
+            with_pictures = sum(map(pictured.pictured, rows))
+            known |= set(pictured.COLUMNS) if with_pictures else set()
             others = [column for column in seen if column not in known]
-            beside = f"; kept beside: {', '.join(others)}" if others else ""
+            beside = f"; pictures in {with_pictures} of them" if with_pictures else ""
+            beside += f"; kept beside: {', '.join(others)}" if others else ""
             told = words.replace("{1}", names[-1])
-            return Mapping(name, f"{name}: {told}{beside} ({fitting} of {len(rows)} rows looked at)")
+            shown = f"{name}: {told}{beside} ({fitting} of {len(rows)} rows looked at)"
+            return Mapping(name, shown, pictured=with_pictures > 0)
     raise _unknown(seen)
 
 
@@ -160,18 +166,24 @@ def _unknown(seen: Sequence[str]) -> UsageError:
     )
 
 
-def to_instances(mapping: Mapping, row: Dict[str, Any], origin: Origin) -> list[Instance]:
+def to_instances(mapping: Mapping, row: Dict[str, Any], origin: Origin, home: Path | None = None) -> list[Instance]:
     """The instances of a row: several for Self-Instruct and Super-NaturalInstructions, else one.
 
-    Raises UsageError with its field for a missing, empty or mistyped field or an unknown role, TemplateDrop for an
-    empty answer.
+    home: the folder in which the row's pictures were kept (`pictured.settled`). Raises UsageError with its field for a
+    missing, empty or mistyped field or an unknown role, TemplateDrop for an empty answer.
     """
     origin = replace(origin, via=f"format:{mapping.name}")
     held = row.get(CARRIED)
     if isinstance(held, dict) and "read" in held:
         row = {key: value for key, value in row.items() if key != CARRIED}
     found = (mapping.read or READERS[mapping.name])(row, origin)
-    return [_restored(found[0], held)] if isinstance(held, dict) and "read" in held and len(found) == 1 else found
+    if isinstance(held, dict) and "read" in held and len(found) == 1:
+        found = [_restored(found[0], held)]
+    found = [pictured.unfold(instance, home) for instance in found]
+    if mapping.pictured:
+        for instance in found:
+            pictured.refuse_marks(instance)
+    return found
 
 
 def from_instances(name: Name, instances: Iterable[Instance], carry: bool = False) -> Iterator[dict[str, Any]]:
@@ -197,11 +209,12 @@ def grouped(name: Name, instances: Iterable[Instance]) -> Iterator[list[Instance
 
 def written(name: Name, instances: Sequence[Instance]) -> dict[str, Any]:
     """The row of instances that belong together; raises UsageError if the format cannot hold them."""
-    if name in GROUPS:
-        return GROUPS[name][1](instances)
-    if name not in WRITERS:
+    if name not in WRITERS and name not in GROUPS:
         raise UsageError(f"{name} can be read, but not written", f"choose one of: {', '.join((*WRITERS, *GROUPS))}")
-    return WRITERS[name](instances[0])
+    if name == "didact":
+        return WRITERS[name](instances[0])
+    folded = [pictured.fold(instance) for instance in instances]
+    return pictured.spread(name, GROUPS[name][1](folded) if name in GROUPS else WRITERS[name](folded[0]))
 
 
 def unwritten(name: Name, instance: Instance, row: Dict[str, Any], number: int = 0) -> dict[str, Any]:
@@ -210,6 +223,10 @@ def unwritten(name: Name, instance: Instance, row: Dict[str, Any], number: int =
     `read` is the id of the instance that the row alone gives (of several, by its number); then, where they differ,
     format and extra, parts (slots and lengths) or whole messages, references, choices, tags and origin.
     """
+    if name == "didact":
+        instance = Instance.from_json(instance.to_json())
+    elif instance.images:
+        instance, row = pictured.fold(instance), pictured.settled(row, lambda kept, field: str(kept))
     try:
         back = READERS[name](dict(row), instance.origin)[number]
     except TemplateDrop as left_out:

@@ -246,8 +246,6 @@ def _conversation_row(
     rows: list[dict[str, Any]] = []
     row = joined({column: rows}, extra(instance, form, "columns"))
     for i, message in enumerate(instance.messages):
-        if any(part.kind != "text" for part in message.parts):
-            raise UsageError("an image cannot be written in this format", "leave it out", field=f"{column}.{i}")
         told = turns.get(str(i), {})
         if told.get("column"):
             row[told["column"]] = message.text

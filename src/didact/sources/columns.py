@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from didact import formats, layouts
 from didact.errors import UsageError
+from didact.formats.pictured import Keep
 from didact.labels import LabelConfig, check_columns
 from didact.sources.config import FileSource, HubSource
 from didact.template_set import TemplateSet
@@ -77,3 +78,15 @@ def prepared(config: FileSource | HubSource, data: dict[str, Any], labels: Mappi
             raise UsageError(f'rename {old}: {new} meets a column called "{new}"', "choose another name", field=new)
         moved[new] = data[old]
     return moved
+
+
+def with_pictures(data: dict[str, Any], columns: Sequence[str], keep: Keep) -> dict[str, Any]:
+    """The row with the pictures of these columns kept, and named by where they lie; an empty column stays so."""
+    check_columns(columns, data, "image")
+    for column in columns:
+        value = data[column]
+        if isinstance(value, list):
+            data[column] = [keep(one, f"{column}.{i}") for i, one in enumerate(value)]
+        elif value is not None and value != "":
+            data[column] = keep(value, column)
+    return data

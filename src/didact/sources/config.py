@@ -50,6 +50,11 @@ Format = Annotated[
     Literal["auto"] | formats.Name,
     Field(description="how rows without templates are written; recognised unless given"),
 ]
+Pictures = Annotated[
+    str,
+    Field(description="folder of the pictures that rows name, relative to the recipe; the data's own unless given"),
+]
+PictureUrls = Annotated[bool, Field(description="fetch pictures that rows name by an http or https URL")]
 Fill = Annotated[
     dict[str, str], Field(description="NAME: what stands for {{NAME}} in ready-made rows that nobody has filled in")
 ]
@@ -96,6 +101,8 @@ class FileSource(BaseModel):
     on_error: OnError = "stop"
     format: Format = "auto"
     fill: Fill = {}
+    pictures: Pictures = ""
+    picture_urls: PictureUrls = False
 
     @field_validator("encoding")
     @classmethod
@@ -148,6 +155,8 @@ class HubSource(BaseModel):
     on_error: OnError = "stop"
     format: Format = "auto"
     fill: Fill = {}
+    pictures: Pictures = ""
+    picture_urls: PictureUrls = False
 
     @model_validator(mode="after")
     def _references_need_group(self) -> HubSource:

@@ -7,13 +7,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from didact import files, formats, layouts
+from didact.album import Album, scratch
 from didact.errors import UsageError
+from didact.formats import pictured
 from didact.instance import Drop, Origin
 from didact.labels import LabelConfig, bind, check_columns, columns_after
 from didact.sources import hub
-from didact.sources.columns import prepared, suggested, wanted
+from didact.sources.columns import prepared, suggested, wanted, with_pictures
 from didact.sources.config import FileSource, HubSource, StarterSource, SuperNISource
 from didact.sources.file import Records, reader, stop
 from didact.sources.task import Row, Task
@@ -24,12 +27,17 @@ LOOKED_AT = 100  # rows from which the format of ready-made instructions is reco
 
 
 def open_source(
-    config: FileSource | HubSource | StarterSource | SuperNISource, folder: Path, drop: Callable[[Drop], None]
+    config: FileSource | HubSource | StarterSource | SuperNISource,
+    folder: Path,
+    drop: Callable[[Drop], None],
+    home: Path | None = None,
 ) -> list[Task]:
     """The tasks of a source; its first row is looked at, so that a wrong setting is told at once.
 
-    folder: where the recipe lies. drop: gets every row that is left out, with its reason. Raises UsageError.
+    folder: where the recipe lies. drop: gets every row that is left out, with its reason. home: the folder of a run,
+    that keeps their pictures; without it they go with the process. Raises UsageError.
     """
+    home = home or scratch()
     if isinstance(config, StarterSource):
         from didact import starter
 
@@ -43,7 +51,8 @@ def open_source(
         path = folder / expand(config.path)
         name, source = config.task or path.name.split(".")[0], expand(config.path)
 
-        return [_task(config, name, source, path, folder, reader(config, path, folder), drop, config.labels)]
+        album = Album(home, folder / expand(config.pictures) if config.pictures else path.parent, config.picture_urls)
+        return [_task(config, name, source, path, folder, reader(config, path, folder), drop, config.labels, album)]
     dataset = hub.load(config, folder)
     source = ":".join(part for part in (config.name, config.subset, config.split) if part)
     name = config.task or config.name.rsplit("/", 1)[-1]
@@ -51,9 +60,10 @@ def open_source(
     def numbered(fault: files.Fault) -> Iterator[files.Record]:
         return ((number, dict(row)) for number, row in enumerate(dataset, 1))
 
-    return [
-        _task(config, name, source, Path(source), folder, numbered, drop, {**hub.declared(dataset), **config.labels})
-    ]
+    labels = {**hub.declared(dataset), **config.labels}
+    root = folder / expand(config.pictures) if config.pictures else hub.root(config, folder)
+    album = Album(home, root, config.picture_urls)
+    return [_task(config, name, source, Path(source), folder, numbered, drop, labels, album)]
 
 
 def _task(
@@ -65,6 +75,7 @@ def _task(
     read: Records,
     drop: Callable[[Drop], None],
     labels: Mapping[str, LabelConfig],
+    album: Album,
 ) -> Task:
     on_error = config.on_error
     file = template_file(config.templates, folder) if config.templates else Path()
@@ -87,8 +98,14 @@ def _task(
         def read(fault: files.Fault) -> Iterator[files.Record]:
             return layouts.reached(unreached(fault), places)
 
-    def rows() -> Iterator[Row]:
-        return islice(_rows(config, source, read, fault, labels), config.limit)
+    chosen = choose(found.templates, config.use, config.templates) if config.templates else []
+    pictures = tuple(dict.fromkeys(column for template in chosen for column in template.images))
+
+    def settled(data: dict[str, Any]) -> dict[str, Any]:
+        return with_pictures(data, pictures, album.keep) if chosen else pictured.settled(data, album.keep)
+
+    def rows(fault: files.Fault = fault) -> Iterator[Row]:
+        return islice(_rows(config, source, read, fault, labels, settled), config.limit)
 
     first = _peek(config, path, read, look)
     for setting, columns in (("rename", config.rename), ("labels", labels), ("group", config.group)):
@@ -99,16 +116,25 @@ def _task(
     group = tuple(config.rename.get(column, column) for column in config.group)
     languages = tuple(config.languages)
     task = Task(
-        name, origin.cluster, config.licence, rows, (), group, None, config.references, on_error, languages=languages
+        name,
+        origin.cluster,
+        config.licence,
+        rows,
+        (),
+        group,
+        None,
+        config.references,
+        on_error,
+        languages=languages,
+        home=album.home,
     )
     if config.templates:
-        chosen = choose(found.templates, config.use, config.templates)
         renamed = columns_after(labels, config.rename)
         bound = tuple(bind(template, renamed) for template in chosen)
-        _try(bound, next(_rows(config, source, read, look, labels), None), path)
+        _try(bound, next(rows(look), None), path)
         spoken = (code.strip() for template in bound for code in template.metadata.get("languages", "").split(","))
         return replace(task, templates=bound, languages=languages or tuple(dict.fromkeys(filter(None, spoken))))
-    looked_at = [row.data for row in islice(_rows(config, source, read, look, labels), LOOKED_AT)]
+    looked_at = [row.data for row in islice(rows(look), LOOKED_AT)]
     try:
         mapping = formats.detect(looked_at, config.format)
         formats.refuse_unfilled(looked_at, config.fill)
@@ -151,13 +177,18 @@ def _peek(config: FileSource | HubSource, path: Path, read: Records, look: files
 
 
 def _rows(
-    config: FileSource | HubSource, source: str, read: Records, fault: files.Fault, labels: Mapping[str, LabelConfig]
+    config: FileSource | HubSource,
+    source: str,
+    read: Records,
+    fault: files.Fault,
+    labels: Mapping[str, LabelConfig],
+    settled: Callable[[dict[str, Any]], dict[str, Any]],
 ) -> Iterator[Row]:
     for number, data in read(fault):
         if config.where and not wanted(config.where, data):
             continue
         try:
-            yield Row(source, number, prepared(config, data, labels))
+            yield Row(source, number, settled(prepared(config, data, labels)))
         except UsageError as error:
             fault("faulty row", error.at(line=number))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from didact import formats
@@ -26,7 +27,7 @@ class Task:
     rows: gives the rows anew at each call. group: columns whose equal values keep rows on one side of the split.
     mapping: how rows without templates are read. references: rows of one group are right answers to one question.
     on_error: what a row's fault leads to. level: at which level the source itself holds the whole task out.
-    languages: ISO 639 codes, as far as they are told.
+    languages: ISO 639 codes, as far as they are told. home: the folder in which the rows' `pictures/...` lie.
     """
 
     name: str
@@ -40,3 +41,4 @@ class Task:
     on_error: Literal["stop", "drop"] = "stop"
     level: str = ""
     languages: tuple[str, ...] = ()
+    home: Path | None = None

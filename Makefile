@@ -16,13 +16,14 @@ TORCH := $(shell sed -n 's/^torch==//p' constraints.txt)
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test test-full check bench-peers clean
+.PHONY: help env demo reproduce test test-full check bench-peers clean
 
 help:
 	@echo "make demo        the whole job on the embedded world, into ./demo (again: resumes)"
 	@echo "make test        the tests, in minutes"
 	@echo "make test-full   every repetition; goes on where it stopped"
 	@echo "make check       lint, types, import contracts, static gates"
+	@echo "make reproduce   published findings again in miniature; goes on where it stopped"
 	@echo "make bench-NAME  a benchmark of benchmarks/ (bench-peers: the environments of other systems)"
 	@echo "make clean       removes the demo, builds and caches; the environment stays"
 
@@ -46,6 +47,9 @@ $(READY): pyproject.toml constraints.txt
 
 demo: $(READY)
 	@$(BIN)/didact run recipes/demo.yaml --out demo
+
+reproduce: $(READY)
+	@$(BIN)/didact reproduce all --out build/reproduce --pages build/reproduce/pages
 
 test: $(READY)
 	$(BIN)/python -m pytest -m "not slow"

@@ -26,6 +26,7 @@ COMMANDS = [
     "report",
     "run",
     "compare",
+    "reproduce",
     "chat",
     "methods",
     "doctor",

@@ -222,6 +222,30 @@ def compare(
 
 
 @app.command()
+def reproduce(
+    name: Annotated[str, typer.Argument(help="Which, or all; without it they are listed.", show_default=False)] = "",
+    seeds: Annotated[int, typer.Option("--seeds", min=1, help="Trainings of each arm.")] = 3,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of results and pages.")] = Path("runs/reproduce"),
+    pages: Annotated[Path | None, typer.Option("--pages", help="Also write the pages there.")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Far too small to tell: only shows that it runs.")] = False,
+) -> None:
+    """Try published findings again in miniature: claim, arms, the signs that were seen, a verdict by rule."""
+    from didact.reproduce.work import chosen, listing, publish
+    from didact.reproduce.work import reproduce as make
+
+    console = _console()
+    if not name:
+        for line in listing(out):
+            console.say(line)
+        return
+    out = out / "quick" if quick else out
+    make(chosen(name), out, console, seeds=seeds, quick=quick)
+    console.say(f"\nPages   {(out / 'README.md').resolve()}")
+    if pages is not None:
+        console.say(f"Written there too: {', '.join(publish(out, pages))}")
+
+
+@app.command()
 def chat(folder: Annotated[Path, typer.Argument(help="The folder of a run.", show_default=False)]) -> None:
     """Talk to the base model and the tuned one, side by side."""
     from didact.chat import chat as talk

@@ -90,6 +90,19 @@ CODE = {
     ),
     "report": ("stages.py", "audit"),
     "certify": ("certify", *RENDERING, *TUNING),
+    "reproduce": (
+        "reproduce",
+        "instance.py",
+        "starter",
+        "build",
+        "audit",
+        "curate",
+        *READING,
+        *RENDERING,
+        *TUNING,
+        "infer.py",
+        "trees.py",
+    ),
 }
 
 

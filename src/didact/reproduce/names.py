@@ -1,0 +1,52 @@
+"""Instructions or names: do the words of an instruction carry over to new tasks, or only knowing which task it is?
+
+Claim: A model tuned with natural instructions does better on new tasks than one tuned with the names of the tasks,
+    and that one better than one tuned with neither; on trained tasks a name serves as well.
+Miniature: The starter's tasks, 256 instances, the same rows in three wordings: real instructions; a name of the task,
+    two invented words; nothing beside what is asked about. Each arm is asked in its own wording: new rows of the
+    trained tasks, and tasks never trained on.
+Expected: On new tasks instructions beat names and names beat nothing; on trained tasks names are at most 5 points
+    below.
+Limits: The names mean nothing, so that the name of a new task says nothing of it; those of data sets say something.
+Paper: Wei et al. 2021 (FLAN, appendix B), arXiv 2109.01652.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from didact.instance import Instance
+from didact.reproduce.bench import Bench
+from didact.reproduce.prompts import said
+from didact.reproduce.seen import Seen, lead, row
+from didact.reproduce.sign import Sign
+
+TOTAL, ITEMS = 256, 80
+KINDS = {"instruction": "", "name": "named", "nothing": "empty"}
+
+
+def reproduce(bench: Bench) -> Seen:
+    """Three wordings of the same rows."""
+    bank = bench.bank
+    asked = bank.asked(bench.items(ITEMS))
+
+    def worded(kind: str, instances: Sequence[Instance]) -> list[Instance]:
+        return said(instances, bank.rows, KINDS[kind]) if KINDS[kind] else list(instances)
+
+    def draw(kind: str) -> Callable[[int], list[Instance]]:
+        return lambda seed: worded(kind, bank.draw(bench.size(TOTAL))(seed))
+
+    base = bench.untuned(asked, rank=False)
+    own = {kind: {name: worded(kind, some) for name, some in asked.items()} for kind in KINDS}
+    arms = {kind: bench.train(kind, draw(kind), own[kind], rank=False) for kind in KINDS}
+    far, near = asked["held-out"], asked["held-in"]
+    signs = [
+        Sign("instructions beat names on new tasks", "more", lead(arms["instruction"], arms["name"], far, "held-out")),
+        Sign("names beat nothing on new tasks", "more", lead(arms["name"], arms["nothing"], far, "held-out")),
+        Sign("names do as well on trained tasks", "no less", lead(arms["name"], arms["instruction"], near, "held-in")),
+    ]
+    columns = {
+        "new tasks, %": ("held-out", "score"),
+        "trained tasks, %": ("held-in", "score"),
+    }
+    return Seen([row(one, asked, columns) for one in (base, *arms.values())], signs)

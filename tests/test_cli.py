@@ -29,6 +29,7 @@ COMMANDS = [
     "reproduce",
     "chat",
     "methods",
+    "join",
     "doctor",
     "starter",
 ]

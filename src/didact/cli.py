@@ -277,6 +277,25 @@ def methods(
 
 
 @app.command()
+def join(
+    folder: Annotated[Path, typer.Argument(help="Where the model is written.", show_default=False)],
+    language: Annotated[str, typer.Option(help="A causal model; fresh is a tiny random one.")] = "starter",
+    vision: Annotated[str, typer.Option(help="Model whose tower is taken (CLIP, SigLIP, LLaVA), or new.")] = "new",
+    side: Annotated[int, typer.Option(help="Pixels of a new tower's pictures.", min=8)] = 48,
+    patch: Annotated[int, typer.Option(help="Pixels of its patches.", min=1)] = 8,
+    width: Annotated[int, typer.Option(help="Its hidden size.", min=24)] = 96,
+    layers: Annotated[int, typer.Option(help="Its layers.", min=1)] = 3,
+    queries: Annotated[int, typer.Option(help="Queries of a Q-Former instead of a place for each patch.", min=0)] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of random weights.")] = 0,
+) -> None:
+    """Put a model that sees together: a vision tower, a new projector, a language model."""
+    from didact.assemble import put_together
+
+    made = put_together(folder, language, vision, (side, patch, width, layers), queries, seed)
+    _console().say(f"the model is in {made}: model: {made}")
+
+
+@app.command()
 def doctor() -> None:
     """Print versions, what is missing, and how to mend it."""
     from didact import __version__

@@ -23,6 +23,7 @@ AROUND = {
         "run.py",
         "show.py",
         "containers.py",
+        "assemble.py",
         "convert.py",
         "lineage.py",
         "starter_commands.py",

@@ -103,7 +103,7 @@ class Template:
         else:
             *asked, last = text.split(APART)
             parts, answer = _asked(asked), plain(last).strip()
-        if not parts:
+        if not parts and not self.images:
             raise TemplateDrop("the prompt is empty")
         if not answer:
             raise TemplateDrop("the answer is empty")

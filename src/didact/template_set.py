@@ -170,14 +170,15 @@ def _own(item: Any, number: int, path: Path, data: Mapping[str, Any]) -> Templat
     for key, text in texts.items():
         if not isinstance(text, str):
             raise UsageError(f'template "{name}": {key} is no text', "quote it", file=path, field=key)
-    if not texts["answer"] or bool(texts["prompt"]) == bool(texts["instruction"] or texts["input"]):
-        problem = f'template "{name}" needs an answer, and either a prompt or an instruction with an input'
-        raise UsageError(problem, "write instruction, input and answer", file=path)
-    choices, labels = _choices(item, name, path)
     images = item.get("image", data.get("image", []))
     images = [images] if isinstance(images, str) else images
     if not isinstance(images, list) or not all(isinstance(column, str) and column for column in images):
         raise UsageError(f'template "{name}": image names no column', "name one, or a list", file=path, field="image")
+    asked = (bool(texts["prompt"]), bool(texts["instruction"] or texts["input"]))
+    if not texts["answer"] or all(asked) or not (any(asked) or images):
+        problem = f'template "{name}" needs an answer, and either a prompt or an instruction with an input'
+        raise UsageError(problem, "write instruction, input and answer", file=path)
+    choices, labels = _choices(item, name, path)
     usual = {"metrics": "ROUGE"} if inverted else {}
     languages = {"languages": ", ".join(data["languages"])} if "languages" in data else {}
     metadata = {**usual, **languages, **_told(item.get("metadata"))}

@@ -4,8 +4,17 @@ Settings name a column as the file calls it; templates see it under its new name
 labels are turned from numbers into names, and then it is renamed.
 """
 
-from didact.sources.config import FileSource, HubSource, Source, StarterSource, SuperNISource
+from didact.sources.config import (
+    DigitsSource,
+    FileSource,
+    HubSource,
+    PictureWorldSource,
+    Source,
+    StarterSource,
+    SuperNISource,
+)
 from didact.sources.open import open_source
 from didact.sources.task import Row, Task
 
-__all__ = ["FileSource", "HubSource", "Row", "Source", "StarterSource", "SuperNISource", "Task", "open_source"]
+__all__ = ["DigitsSource", "FileSource", "HubSource", "PictureWorldSource", "Row", "Source"]
+__all__ += ["StarterSource", "SuperNISource", "Task", "open_source"]

@@ -174,6 +174,31 @@ class StarterSource(BaseModel):
     seed: int = Field(0, ge=0, description="seed of the rows")
 
 
+class PictureWorldSource(BaseModel):
+    """The embedded picture world: small scenes made from a seed, and questions about them in the starter's words."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    type: Literal["picture_world"] = Field("picture_world", description="the embedded picture world")
+    rows_per_task: int = Field(200, ge=2, description="rows of each task")
+    only: list[str] = Field(
+        [],
+        description="globs of names or clusters of tasks; all with one question unless given. `bare`: captions without "
+        "a question; `talk`: five questions about each picture",
+    )
+    seed: int = Field(0, ge=0, description="seed of the rows and their pictures")
+
+
+class DigitsSource(BaseModel):
+    """Handwritten digits, 1,797 pictures of 8 x 8 pixels, that come with scikit-learn (Alpaydin and Kaynak 1998)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    type: Literal["digits"] = Field("digits", description="the handwritten digits that come with scikit-learn")
+    limit: Limit = None
+    scale: int = Field(4, ge=1, le=64, description="each pixel becomes a square of so many")
+
+
 class SuperNISource(BaseModel):
     """A folder of task files of Super-NaturalInstructions (Wang et al. 2022); each is a task."""
 
@@ -200,7 +225,10 @@ class SuperNISource(BaseModel):
     on_error: OnError = "stop"
 
 
-Source = Annotated[FileSource | HubSource | StarterSource | SuperNISource, Field(discriminator="type")]
+Source = Annotated[
+    FileSource | HubSource | StarterSource | PictureWorldSource | DigitsSource | SuperNISource,
+    Field(discriminator="type"),
+]
 
 
 def _check_references(source: T) -> T:

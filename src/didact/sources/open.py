@@ -11,13 +11,21 @@ from typing import Any
 
 from didact import files, formats, layouts
 from didact.album import Album, scratch
-from didact.errors import UsageError
+from didact.errors import UsageError, nearest
 from didact.formats import pictured
 from didact.instance import Drop, Origin
 from didact.labels import LabelConfig, bind, check_columns, columns_after
 from didact.sources import hub
 from didact.sources.columns import prepared, suggested, wanted, with_pictures
-from didact.sources.config import FileSource, HubSource, StarterSource, SuperNISource
+from didact.sources.config import (
+    DigitsSource,
+    FileSource,
+    HubSource,
+    PictureWorldSource,
+    Source,
+    StarterSource,
+    SuperNISource,
+)
 from didact.sources.file import Records, reader, stop
 from didact.sources.task import Row, Task
 from didact.template import Template, TemplateDrop, choose, expand, template_file
@@ -27,7 +35,7 @@ LOOKED_AT = 100  # rows from which the format of ready-made instructions is reco
 
 
 def open_source(
-    config: FileSource | HubSource | StarterSource | SuperNISource,
+    config: Source,
     folder: Path,
     drop: Callable[[Drop], None],
     home: Path | None = None,
@@ -43,6 +51,8 @@ def open_source(
 
         made: list[Task] = starter.tasks(config.rows_per_task, config.seed, only=config.only)
         return made
+    if isinstance(config, PictureWorldSource | DigitsSource):
+        return [_embedded(task, Album(home)) for task in _drawn(config)]
     if isinstance(config, SuperNISource):
         from didact.superni import open_tasks
 
@@ -64,6 +74,29 @@ def open_source(
     root = folder / expand(config.pictures) if config.pictures else hub.root(config, folder)
     album = Album(home, root, config.picture_urls)
     return [_task(config, name, source, Path(source), folder, numbered, drop, labels, album)]
+
+
+def _drawn(config: PictureWorldSource | DigitsSource) -> list[Task]:
+    if isinstance(config, PictureWorldSource):
+        from didact.starter.picture_tasks import names, picture_tasks
+
+        made = picture_tasks(config.rows_per_task, config.seed, only=config.only)
+        if not made:
+            raise UsageError("`only` names no task of the picture world", nearest("", names()), field="only")
+        return made
+    from didact.starter.handwritten import digits
+
+    return [digits(config.limit, config.scale)]
+
+
+def _embedded(task: Task, album: Album) -> Task:
+    """A task of ours with its pictures kept."""
+    columns = tuple(dict.fromkeys(column for template in task.templates for column in template.images))
+
+    def settled(data: dict[str, Any]) -> dict[str, Any]:
+        return with_pictures(data, columns, album.keep) if columns else pictured.settled(data, album.keep)
+
+    return replace(task, rows=lambda: (replace(row, data=settled(row.data)) for row in task.rows()), home=album.home)
 
 
 def _task(

@@ -12,6 +12,7 @@ from pydantic import BaseModel, Field
 
 from didact.audit.added import AddedConfig, added
 from didact.audit.adherence import AdherenceConfig, adherence
+from didact.audit.blind import BlindConfig, blind
 from didact.audit.budget import Plan, left_out, pace, planned, seconds_of
 from didact.audit.calibration import CalibrationConfig, calibration
 from didact.audit.contamination import ContaminationConfig, contamination
@@ -40,6 +41,7 @@ PROBES: Mapping[str, tuple[type[BaseModel], Probe]] = {
     "stop": (StopConfig, stop),
     "forgetting": (ForgettingConfig, forgetting),
     "added": (AddedConfig, added),
+    "blind": (BlindConfig, blind),
     "sensitivity": (SensitivityConfig, sensitivity),
     "surface": (SurfaceConfig, surface),
     "adherence": (AdherenceConfig, adherence),
@@ -60,6 +62,7 @@ Audit = Annotated[
     | StopConfig
     | ForgettingConfig
     | AddedConfig
+    | BlindConfig
     | SensitivityConfig
     | SurfaceConfig
     | AdherenceConfig

@@ -41,7 +41,9 @@ class BlindConfig(BaseModel):
     yes_no: int = Field(200, ge=0, description="held-out rows that are answered yes or no, half of them each")
     min_items: int = Field(20, ge=5, description="with fewer items than this nothing is said")
     enough: float = Field(0.2, gt=0, lt=1, description="the share of answers that must rest on the picture")
-    tolerance: float = Field(0.1, gt=0, lt=1, description="the share of things that are not there which may be affirmed")
+    tolerance: float = Field(
+        0.1, gt=0, lt=1, description="the share of things that are not there which may be affirmed"
+    )
 
 
 def blind(config: BlindConfig, subject: Subject) -> list[Finding]:
@@ -119,8 +121,8 @@ def _invents(config: BlindConfig, subject: Subject, shown: Sequence[Instance]) -
     )  # fmt: skip
     verdict = (
         f"{category.capitalize()}. Asked for what is not there it says yes in {percent(invented.value)} "
-        f"[{percent(invented.low)}, {percent(invented.high)}] of cases, before in {percent(before)}; of what is there it "
-        f"affirms {percent(found)}. On as many of either kind {percent(right.value)} of its answers are right, and "
+        f"[{percent(invented.low)}, {percent(invented.high)}] of cases, before in {percent(before)}; of what is there "
+        f"it affirms {percent(found)}. On as many of either kind {percent(right.value)} of its answers are right, and "
         f"{percent(float(yes[1].mean()))} are yes (n={len(asked)})."
     )
     wrong = [i for i in range(len(asked)) if absent[i] and yes[1][i]][:4]
@@ -136,7 +138,7 @@ def _speakers(subject: Subject) -> tuple[Speaker, Speaker]:
 
 
 def _share(values: Floats, rows: Sequence[object], seed: int) -> Interval:
-    return mean_interval(values, rows, seed=seed, span=(0.0, 1.0))  # type: ignore[arg-type]
+    return mean_interval(values, rows, seed=seed, span=(0.0, 1.0))
 
 
 def _others(chosen: Sequence[Instance], seed: int) -> list[Instance | None]:
@@ -197,6 +199,8 @@ def _category(rests: Interval, enough: float) -> str:
     return "cannot be told apart"
 
 
-def _example(asked: Sequence[Instance], base: dict[str, Measured], tuned: dict[str, Measured], i: int) -> dict[str, object]:
+def _example(
+    asked: Sequence[Instance], base: dict[str, Measured], tuned: dict[str, Measured], i: int
+) -> dict[str, object]:
     told = example(asked[i], base["seen"], tuned["seen"], i)
     return {**told, "with another picture": tuned["other"].replies[i].text, "without": tuned["none"].replies[i].text}

@@ -80,6 +80,7 @@ def work_of(config: Any, heldout: float = math.inf, trained: float = math.inf) -
         "forgetting": lambda: Work(config.texts * 2 / 5, 0),  # reading a text costs less than an answer
         "added": lambda: Work(levels * 2, arm(1000)),
         "sensitivity": lambda: Work(n * config.variants * len(config.ways) * 2, 0),
+        "blind": lambda: Work(n * 3 * 2 + min(config.yes_no, heldout) * 2, 0),
         "surface": lambda: Work(
             n * 8 + config.word_items * 20 + n * 2 * (len(config.arms) + 1) * config.seeds * bool(config.arms),
             arm(config.arm_size) * (len(config.arms) + 1) * config.seeds * bool(config.arms),

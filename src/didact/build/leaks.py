@@ -6,6 +6,7 @@ Counted while the data are built; dropping them is the filter `decontaminate`'s.
 
 from __future__ import annotations
 
+import os.path
 import re
 import zlib
 from collections.abc import Iterator, Sequence
@@ -25,7 +26,7 @@ Hashes = NDArray[np.uint64]
 
 def prints_of(instances: Sequence[Instance]) -> tuple[Hashes, Hashes, NDArray[np.int64]]:
     """A hash of each whole instance; the hashes of all runs of N words, and which instance each is of."""
-    whole = np.array([_hash(f"{_plain(i.prompt)}\0{_plain(i.answer)}") for i in instances], np.uint64)
+    whole = np.array([_hash("\0".join(_whole(i))) for i in instances], np.uint64)
     words: list[int] = []
     owners: list[int] = []
     for number, instance in enumerate(instances):
@@ -62,9 +63,17 @@ def _among(values: Hashes, ranked: Hashes) -> NDArray[np.bool_]:
 
 
 def _texts(instance: Instance) -> Iterator[str]:
-    inputs = [part.value for message in instance.context for part in message.parts if part.slot == "input"]
-    yield from inputs or ("".join(p.value for p in m.parts if p.slot != "demo") for m in instance.context)
+    parts = [[part for part in message.parts if part.kind == "text"] for message in instance.context]
+    inputs = [part.value for some in parts for part in some if part.slot == "input"]
+    if not inputs and not instance.images:  # of a row that is a picture, the question is its task's
+        inputs = ["".join(part.value for part in some if part.slot != "demo") for some in parts]
+    yield from inputs
     yield instance.answer
+
+
+def _whole(instance: Instance) -> list[str]:
+    pictures = [os.path.basename(path) for path in instance.images]
+    return [_plain(instance.prompt), _plain(instance.answer), *pictures]
 
 
 def _plain(text: str) -> str:

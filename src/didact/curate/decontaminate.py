@@ -8,6 +8,7 @@ instances of one template share those, whatever they ask about. Limits: rephrase
 
 from __future__ import annotations
 
+import os.path
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -57,7 +58,7 @@ def decontaminate(config: DecontaminateConfig, instances: Sequence[Instance], co
     for number, held in enumerate(judged):
         for gram in set(_grams(held.texts, config.n)):
             grams.setdefault(gram, []).append(number)
-    exact: dict[tuple[str, str], str] = {}
+    exact: dict[tuple[str, ...], str] = {}
     for instance in context.heldout:
         exact.setdefault(_whole(instance), instance.id)
     verdicts = [_verdict(instance, grams, exact, judged, config.n) for instance in instances]
@@ -69,7 +70,7 @@ def decontaminate(config: DecontaminateConfig, instances: Sequence[Instance], co
 
 
 def _verdict(
-    instance: Instance, grams: dict[Gram, list[int]], exact: dict[tuple[str, str], str], judged: list[_Judged], n: int
+    instance: Instance, grams: dict[Gram, list[int]], exact: dict[tuple[str, ...], str], judged: list[_Judged], n: int
 ) -> Verdict:
     near = exact.get(_whole(instance))
     if near is not None:
@@ -107,5 +108,6 @@ def _grams(texts: Sequence[str], n: int) -> Iterator[Gram]:
             yield from zip(*(words[i:] for i in range(n)), strict=False)
 
 
-def _whole(instance: Instance) -> tuple[str, str]:
-    return " ".join(all_words(instance.prompt)), " ".join(all_words(instance.answer))
+def _whole(instance: Instance) -> tuple[str, ...]:
+    pictures = map(os.path.basename, instance.images)
+    return " ".join(all_words(instance.prompt)), " ".join(all_words(instance.answer)), *pictures

@@ -9,6 +9,7 @@ those of a closed set. Limits: they see form only, and know the phrases of `phra
 
 from __future__ import annotations
 
+import os.path
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -58,7 +59,7 @@ def heuristics(config: HeuristicsConfig, instances: Sequence[Instance], context:
     verdicts = []
     for instance in instances:
         told = [[message.role, message.text] for message in instance.messages]
-        key = digest([told, beside(instance.tags)], 64)
+        key = digest([told, beside(instance.tags), *map(os.path.basename, instance.images)], 64)
         reason = _empty(instance, placeholders) or _faulty(instance, config)
         if reason:
             verdicts.append(Verdict(False, reason))

@@ -29,7 +29,10 @@ def shares_instruction(instance: Instance) -> bool:
 
 def own_texts(instance: Instance) -> list[str]:
     """The texts of an instance that are not a template's: what is asked (of a template's rows the inputs, if it tells
-    them apart), then its answers."""
-    inputs = [part.value for message in instance.context for part in message.parts if part.slot == "input"]
+    them apart), then its answers. Of a template's question about a picture both are told by many rows: none."""
+    parts = [part for message in instance.context for part in message.parts if part.kind == "text"]
+    inputs = [part.value for part in parts if part.slot == "input"]
+    if instance.images and shares_instruction(instance):
+        return inputs
     asked = inputs if inputs and shares_instruction(instance) else [message.text for message in instance.context]
     return [*asked, instance.answer, *instance.references]

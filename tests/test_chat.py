@@ -9,6 +9,7 @@ import pytest
 
 from didact.chat import chat
 from didact.console import Console
+from didact.errors import UsageError
 from didact.instance import Message
 
 
@@ -79,3 +80,49 @@ def test_a_folder_without_a_tuned_model_is_told(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 2
     assert "no tuned model here" in done.stderr
+
+
+class Seer:
+    """A model that says which pictures it is shown; or a blind one, that refuses them."""
+
+    def __init__(self, blind: bool = False) -> None:
+        self.blind = blind
+
+    def stream(self, messages: Sequence[Message]) -> Iterator[str]:
+        pictures = [part for message in messages for part in message.parts if part.kind == "image"]
+        if pictures and self.blind:
+            raise UsageError("the row has an image, but the model reads only text", "use rows without images")
+        yield f"{len(pictures)} pictures, {len(messages)} turns"
+
+
+def test_a_picture_is_shown_with_the_next_message(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    image = pytest.importorskip("PIL.Image")
+    image.new("RGB", (8, 6), "red").save(tmp_path / "a b.png")
+    lines = [
+        "/image",
+        f"/image {tmp_path}/none.png",
+        f"/image {tmp_path}/a b.png",
+        "What is it?",
+        "And now?",
+        "/new",
+        "So?",
+    ]
+    chat({"tuned": Seer()}, lines, Console())
+    told = capsys.readouterr().out
+    assert "which picture? /image PATH" in told
+    assert "there is no picture" in told
+    assert "8x6]" in told
+    assert [line for line in told.splitlines() if line.startswith("tuned")] == [
+        "tuned: 1 pictures, 1 turns",
+        "tuned: 1 pictures, 3 turns",
+        "tuned: 0 pictures, 1 turns",
+    ]
+
+
+def test_a_blind_model_says_so_and_the_talk_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    image = pytest.importorskip("PIL.Image")
+    image.new("RGB", (8, 6), "red").save(tmp_path / "a.png")
+    chat({"tuned": Seer(blind=True)}, [f"/image {tmp_path}/a.png", "What is it?", "And now?"], Console())
+    told = capsys.readouterr().out
+    assert "reads only text" in told
+    assert "tuned: 0 pictures, 1 turns" in told

@@ -22,6 +22,8 @@ AROUND = {
         "recipe.py",
         "run.py",
         "show.py",
+        "show_page.py",
+        "show.html.jinja",
         "containers.py",
         "assemble.py",
         "convert.py",

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import zip_longest
+from pathlib import Path
 from typing import Protocol
 
+from didact.album import scratch
 from didact.console import Console, printable
-from didact.instance import Message, Part
+from didact.errors import UsageError
+from didact.instance import PICTURES, Message, Part
+from didact.pictures import check, keep, told
 
-HELP = "Type a message. /new starts afresh, /quit ends."
+HELP = "Type a message. /image PATH shows a picture with the next one, /new starts afresh, /quit ends."
 
 
 class Voice(Protocol):
@@ -23,21 +27,34 @@ class Voice(Protocol):
 def chat(voices: Mapping[str, Voice], lines: Iterable[str], console: Console) -> None:
     """Put each line to every voice and show the answers; each voice remembers its own conversation."""
     histories: dict[str, list[Message]] = {name: [] for name in voices}
+    pictures: list[Part] = []
     for line in lines:
         text = line.strip()
         if text == "/quit":
             return
         if text == "/new":
-            histories = {name: [] for name in voices}
+            histories, pictures = {name: [] for name in voices}, []
+            continue
+        if text.split(maxsplit=1)[:1] == ["/image"]:
+            pictures += _picture(text.removeprefix("/image").strip(), console)
             continue
         if not text:
             continue
         if not console.rich.is_terminal:
             console.say(f"you: {text}")
         for history in histories.values():
-            history.append(Message("user", (Part(text, "instruction"),)))
+            history.append(Message("user", (*pictures, Part(text, "instruction"))))
         show = _side_by_side if console.rich.is_terminal else _in_turn
-        for name, answer in show(voices, histories, console).items():
+        try:
+            answers = show(voices, histories, console)
+        except UsageError as error:  # a model that reads only text, or a conversation that is too long for it
+            if not pictures:
+                raise
+            console.say(str(error))
+            histories, pictures = {name: history[:-1] for name, history in histories.items()}, []
+            continue
+        pictures = []
+        for name, answer in answers.items():
             histories[name].append(Message("assistant", (Part(answer, "answer"),)))
 
 
@@ -49,6 +66,20 @@ def typed(console: Console) -> Iterator[str]:
             yield console.rich.input("[bold]you[/] ")
         except EOFError:
             return
+
+
+def _picture(name: str, console: Console) -> list[Part]:
+    """The picture at a path, for the next message; what is wrong with it is told, and the talk goes on."""
+    if not name:
+        console.say("which picture? /image PATH")
+        return []
+    try:
+        path = keep(check(Path(name.strip("\"'")).expanduser()), scratch() / PICTURES)
+    except UsageError as error:
+        console.say(str(error))
+        return []
+    console.say(told(path), "aside")
+    return [Part(str(path), "input", "image")]
 
 
 def _in_turn(voices: Mapping[str, Voice], histories: dict[str, list[Message]], console: Console) -> dict[str, str]:

@@ -63,6 +63,7 @@ def show(
     target: Annotated[Path, typer.Argument(help="A recipe, a run, or a file of instructions.", show_default=False)],
     row: Annotated[int, typer.Option(help="Which row, counted from 1 through all sources.")] = 1,
     id_: Annotated[str | None, typer.Option("--id", help="An instance of a run, or how its id begins.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Write it as a page too, with its pictures.")] = None,
     sets: Overrides = None,
 ) -> None:
     """Show one row as instance and as coloured tokens; of a data file, how it is read, and its first rows."""
@@ -71,9 +72,9 @@ def show(
     if is_data(target):
         show_data(target, row, _console())
     elif id_ is not None:
-        show_id(_open(target, None, sets), id_)
+        show_id(_open(target, None, sets), id_, html)
     else:
-        show_row(_open(target, None, sets), row)
+        show_row(_open(target, None, sets), row, html)
 
 
 @app.command()

@@ -118,6 +118,11 @@ class Instance:
         """The paths of its pictures, in order."""
         return tuple(part.value for message in self.messages for part in message.parts if part.kind == "image")
 
+    @property
+    def pictured(self) -> tuple[str, ...]:
+        """The names of its pictures, which are equal where the pictures are."""
+        return tuple(PurePath(path).name for path in self.images)
+
     def tagged(self, **tags: str) -> Instance:
         """The same instance with tags added."""
         return replace(self, tags={**self.tags, **tags})

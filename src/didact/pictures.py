@@ -113,16 +113,32 @@ def size(path: str | Path) -> tuple[int, int]:
 def thumbnail(path: str | Path, side: int = 96) -> str:
     """A kept picture as a `data:` URI, at most `side` pixels wide and high; tiny ones are enlarged without blur."""
     image = open_rgb(path)
-    if max(image.size) * 2 <= side:
+    tiny = max(image.size) * 2 <= side
+    if tiny:
         times = side // max(image.size)
         image = image.resize((image.width * times, image.height * times), 0)
     image.thumbnail((side, side))
     out = io.BytesIO()
-    if len(image.getcolors(1 << 16) or ()) > 256:
+    if not tiny and len(image.getcolors(256) or ()) == 0:  # more colours than that: a photograph
         image.save(out, "JPEG", quality=80)
         return "data:image/jpeg;base64," + base64.b64encode(out.getvalue()).decode()
     image.save(out, "PNG", optimize=True)
     return "data:image/png;base64," + base64.b64encode(out.getvalue()).decode()
+
+
+def told(path: str | Path) -> str:
+    """A picture in words, for where only text can stand."""
+    with contextlib.suppress(OSError, ValueError, SyntaxError, UsageError):
+        width, height = size(path)
+        return f"[image {Path(path).name} {width}x{height}]"
+    return f"[image {Path(path).name}, missing]"
+
+
+def pictured(path: str | Path) -> dict[str, str]:
+    """A picture as pages show it: `text`, and `image`, a `data:` URI, while the file is there."""
+    with contextlib.suppress(UsageError):
+        return {"text": told(path), "image": thumbnail(path)}
+    return {"text": told(path)}
 
 
 def decoded(uri: str) -> bytes:

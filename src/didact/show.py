@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from didact.console import Console, printable
 from didact.errors import UsageError
+from didact.folder import disk_error
 from didact.instance import Drop, Instance, Message
 from didact.lineage import fate, find, lineage
+from didact.pictures import told as picture_told
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -25,8 +27,11 @@ SHOWN = 3  # instances of a data file
 LEGEND = "tokens with their ids; + is learnt, # is the stop that is learnt too, the rest is context"
 
 
-def show_row(run: Run, number: int) -> None:
-    """Print row `number` (from 1, through all sources), the instances made of it and the tokens of each."""
+def show_row(run: Run, number: int, page: Path | None = None) -> None:
+    """Print row `number` (from 1, through all sources), the instances made of it and the tokens of each.
+
+    page: where to write the same as a page, with the pictures beside their tokens.
+    """
     console, drops = run.console, list[Drop]()
     row, instances = instances_of(run, number, drops)
     console.say(f"row {number}  {row.source}:{row.number}", "bold")
@@ -36,6 +41,8 @@ def show_row(run: Run, number: int) -> None:
     for instance in instances:
         show_instance(console, instance, run.path)
         show_tokens(console, run, instance)
+    if page is not None:
+        write_page(run, instances, page)
 
 
 def instances_of(run: Run, number: int, drops: list[Drop]) -> tuple[Row, list[Instance]]:
@@ -83,7 +90,7 @@ def _turn(message: Message) -> Text:
         if named and part.slot != before:
             text.append(f"[{part.slot or 'text'}] ", style="aside")
         before = part.slot
-        said = printable(part.value) if part.kind == "text" else f"[image {printable(part.value)}]"
+        said = printable(part.value) if part.kind == "text" else printable(picture_told(part.value))
         text.append(said.replace("\n", "\n    "), style=part.slot or "")
     return text
 
@@ -119,9 +126,11 @@ def show_data(path: Path, number: int, console: Console) -> None:
         console.say(f"  {many:,} {reason}; first: {_detail(first)}")
 
 
-def show_id(run: Run, wanted: str) -> None:
+def show_id(run: Run, wanted: str, page: Path | None = None) -> None:
     """Print the instance of a run with this id, and the instances of the run that it grew from."""
     instance = find(run.path, wanted)
+    if page is not None:
+        write_page(run, [instance], page)
     show_instance(run.console, instance, run.path)
     for parent in instance.origin.parents:
         if fate(run.path, parent):
@@ -148,13 +157,37 @@ def _show_row_tokens(console: Console, renderer: Renderer, row: Instance) -> Non
     tokens = renderer.render(row)
     renderer.check(row, tokens)
     line = Text("  ")
-    for shown in renderer.shown(tokens):
+    for i, shown in enumerate(renderer.shown(tokens)):
+        image = next((n for n, (start, end) in enumerate(tokens.media) if start <= i < end), None)
+        if image is not None:
+            start, end = tokens.media[image]
+            named = printable(picture_told(tokens.images[image])) if i == start else ""
+            line.append(f"{named}·{end - start} places " if named else "", style="context")
+            continue
         kind = "stop" if shown.stop and shown.weight else "answer" if shown.weight else "context"
         mark = {"stop": "#", "answer": "+", "context": ""}[kind]
         line.append(mark + printable(shown.text).replace("\n", "\\n").replace("\t", "\\t"), style=kind)
         line.append(f"·{shown.id} ", style="aside")
     console.say(f"\n{len(tokens.ids)} tokens, {tokens.supervised} of them learnt", "bold")
     console.rich.print(line)
+
+
+def write_page(run: Run, instances: Sequence[Instance], page: Path) -> None:
+    """Write instances, their pictures and their coloured tokens as one page that needs nothing else."""
+    from didact.fit import appending
+    from didact.show_page import Seen, page_html
+
+    renderer, seen = run.renderer(), []
+    for instance in instances:
+        for row in appending(instance, renderer):
+            tokens = renderer.render(row)
+            renderer.check(row, tokens)
+            seen.append(Seen(instance, lineage(instance), renderer.shown(tokens), tokens.media))
+    try:
+        page.write_text(page_html(str(run.recipe.name), seen), "utf-8")
+    except OSError as error:
+        raise disk_error(error, page) from error
+    run.console.say(f"\nPage    {page.resolve()}")
 
 
 def _detail(drop: Drop) -> str:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from didact.errors import UsageError
 from didact.folder import KEPT, read_lines
 from didact.folder import json_line as _line
-from didact.instance import Drop, Instance, digest
+from didact.instance import PICTURES, Drop, Instance, digest
 from didact.tuning import Done, tune
 
 if TYPE_CHECKING:
@@ -202,6 +202,8 @@ def card(run: Run) -> Done:
         run.folder.write_lines(f"card/{DATA}", (_line(instance.to_json()) for instance in kept))
     else:
         run.folder.link("kept.jsonl", f"card/{DATA}")
+    for picture in {picture for instance in kept for picture in instance.pictured}:
+        run.folder.link(f"{PICTURES}/{picture}", f"card/{PICTURES}/{picture}")
     return {}, ("card/card.json", "card/README.md", "card/card.html", f"card/{DATA}")
 
 

@@ -274,7 +274,7 @@ def test_languages_are_those_that_sources_tell() -> None:
 def test_the_datasets_library_reads_the_folder_of_the_card(tmp_path: Path) -> None:
     datasets = pytest.importorskip("datasets", "4.7", reason="needs didact[hub]")
     plain = [made(f"{'long ' * 400}{i}", "a") for i in range(6000)]  # more than the library looks at for the types
-    asked = Message("user", (Part("x.png", "input", "image"), Part("q", "input")))
+    asked = Message("user", (Part("pictures/x.png", "input", "image"), Part("q", "input")))
     origin = Origin("rows.jsonl", 2, parents=("rows.jsonl:1",))
     odd = Instance.of((asked, Message("assistant", (Part("a"),))), origin, ("another",), ("a", "b"), {"shots": "1"})
     kept = [*plain, odd]

@@ -23,6 +23,7 @@ from didact.audit.score import (
 )
 from didact.audit.subject import Finding, Reply, Speaker
 from didact.instance import Instance
+from didact.pictures import pictured
 
 LONG_ANSWER = 8  # words; free answers longer than this are scored by ROUGE-L, since no two people word them alike
 LEAD = 8  # words that an untuned model may ramble before it gives the answer
@@ -170,9 +171,10 @@ def example(instance: Instance, base: Measured, tuned: Measured, i: int) -> dict
         "template": instance.tags.get("template", ""),
         "prompt": [
             {"role": message.role, "slot": part.slot, "text": clip(part.value)}
+            if part.kind == "text"
+            else {"role": message.role, "slot": part.slot, **pictured(part.value)}
             for message in instance.context
             for part in message.parts
-            if part.kind == "text"
         ],
         "right": [clip(answer) for answer in right_answers(instance)],
         "choices": list(instance.choices),

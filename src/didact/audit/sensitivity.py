@@ -214,6 +214,8 @@ def _places(instance: Instance) -> tuple[int, list[tuple[int, int]]] | None:
     if len(instance.choices) < 2:
         return None
     for number, part in enumerate(instance.context[-1].parts if instance.context else ()):
+        if part.kind != "text":
+            continue
         spans = [(part.value.find(choice), len(choice)) for choice in instance.choices]
         once = all(part.value.count(choice) == 1 for choice in instance.choices)
         ordered = sorted((start, start + length) for start, length in spans)

@@ -15,11 +15,16 @@ SLOTS: tuple[Slot, ...] = ("instruction", "input", "demo")
 
 def has(instance: Instance, slot: Slot) -> bool:
     """Has the prompt text in this slot?"""
-    return any(part.slot == slot and part.value.strip() for message in instance.context for part in message.parts)
+    return any(text.strip() for text in text_of(instance, slot))
 
 
 def text_of(instance: Instance, slot: Slot) -> list[str]:
-    return [part.value for message in instance.context for part in message.parts if part.slot == slot]
+    return [part.value for message in instance.context for part in message.parts if _in(part, slot)]
+
+
+def _in(part: Part, slot: Slot) -> bool:
+    """Is this a text of the slot? Pictures stay where they are."""
+    return part.slot == slot and part.kind == "text"
 
 
 def blanked(instance: Instance, slot: Slot) -> Instance:
@@ -72,8 +77,11 @@ def _changed(instance: Instance, slot: Slot, new: Callable[[list[Part]], list[Pa
     for message in instance.context:
         parts: list[Part] = []
         for part in message.parts:
-            if part.slot != slot:
-                apart = parts and not parts[-1].value[-1:].isspace() and not part.value[:1].isspace()
+            if part.kind == "image":
+                parts.append(part)
+            elif part.slot != slot:
+                before = parts[-1] if parts and parts[-1].kind == "text" else None
+                apart = before and not before.value[-1:].isspace() and not part.value[:1].isspace()
                 parts.append(Part("\n" + part.value, part.slot, part.kind) if apart and _gap(message, part) else part)
             elif not done:
                 parts += new([part])
@@ -91,11 +99,11 @@ def _gap(message: Message, part: Part) -> bool:
 def _with_parts_of(instance: Instance, other: Instance, slot: Slot) -> Instance:
     """The instance with the other's parts in a slot, first for first; what the other has more is put to the last."""
     theirs = text_of(other, slot)
-    places = sum(part.slot == slot for message in instance.context for part in message.parts)
+    places = sum(_in(part, slot) for message in instance.context for part in message.parts)
     given = theirs[:places] if places >= len(theirs) else [*theirs[: places - 1], " ".join(theirs[places - 1 :])]
     rest = iter(given)
     context = []
     for message in instance.context:
-        parts = [Part(next(rest, ""), slot) if part.slot == slot else part for part in message.parts]
+        parts = [Part(next(rest, ""), slot) if _in(part, slot) else part for part in message.parts]
         context.append(Message(message.role, tuple(part for part in parts if part.value)))
     return asked_so(instance, tuple(context), f"{slot} of {other.id}")

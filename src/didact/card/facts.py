@@ -15,6 +15,7 @@ from didact.card.generated import cost, generated
 from didact.card.made import Fact, Made, evenly
 from didact.card.variety import lengths, neighbours, scripts, variety, verbs
 from didact.instance import Instance
+from didact.pictures import pictured
 
 COUNTED = 20_000  # instances that words, verbs and lengths are counted in
 EXAMPLES, PER_REASON = 4, 2
@@ -209,6 +210,8 @@ def _shown(instance: Instance) -> Fact:
         lineage[name] = instance.tags.get(tag, "")
     parts = [
         {"role": message.role, "slot": part.slot or "", "text": part.value[:600]}
+        if part.kind == "text"
+        else {"role": message.role, "slot": part.slot or "", **pictured(part.value)}
         for message in instance.messages[:6]
         for part in message.parts
     ]

@@ -1,9 +1,10 @@
 """Drop instances that say nearly the same as an earlier one: Jaccard similarity of their word n-grams.
 
 The whole instance is compared, question and answer; of rows that a template rendered what comes from the row. Those
-made from one row by several templates, and those of different tasks, are alike on purpose and stay. Of a group the
-first is kept, so after this filter no two instances that are compared reach the threshold (Lee et al. 2022, arXiv
-2107.06499, for what duplicates do to training). Limits: the same in other words is not seen.
+made from one row by several templates, and those of different tasks, are alike on purpose and stay; so are those about
+different pictures. Of a group the first is kept, so after this filter no two instances that are compared reach the
+threshold (Lee et al. 2022, arXiv 2107.06499, for what duplicates do to training). Limits: the same in other words is
+not seen.
 """
 
 from __future__ import annotations
@@ -37,6 +38,8 @@ def near_duplicates(config: NearDuplicatesConfig, instances: Sequence[Instance],
     shared = [shares_instruction(instance) for instance in instances]
 
     def apart(i: int, j: int) -> bool:
+        if instances[i].pictured != instances[j].pictured:
+            return True
         a, b = instances[i].origin, instances[j].origin
         return shared[i] and shared[j] and (a.task != b.task or (a.source, a.row) == (b.source, b.row))
 
@@ -45,7 +48,7 @@ def near_duplicates(config: NearDuplicatesConfig, instances: Sequence[Instance],
         config.threshold,
         config.n,
         exact={"auto": None, "exact": True, "minhash": False}[config.method],
-        apart=apart if any(shared) else None,
+        apart=apart if any(shared) or any(instance.images for instance in instances) else None,
     )
     return [
         Verdict(True) if near < 0 else Verdict(False, "near duplicate", score, instances[near].id)

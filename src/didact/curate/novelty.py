@@ -53,11 +53,15 @@ class NoveltyConfig(BaseModel):
 
 def novelty(config: NoveltyConfig, instances: Sequence[Instance], context: Context) -> list[Verdict]:
     """One verdict per instance; `near` is the kept one that is most alike, the score their ROUGE-L F."""
-    index = NoveltyIndex(config.threshold, rouge_words if config.words == "rouge" else all_words)
-    kept: list[str] = []
+    # One index for each picture: of another the same may be asked.
+    indexes: dict[tuple[str, ...], tuple[NoveltyIndex, list[str]]] = {}
     verdicts = []
     for instance in instances:
         text = compared(instance, config.text)
+        if instance.pictured not in indexes:
+            words = rouge_words if config.words == "rouge" else all_words
+            indexes[instance.pictured] = NoveltyIndex(config.threshold, words), []
+        index, kept = indexes[instance.pictured]
         score, near = index.nearest(text)
         if near >= 0:
             verdicts.append(Verdict(False, REASON, score, kept[near]))

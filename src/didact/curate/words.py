@@ -29,10 +29,11 @@ def shares_instruction(instance: Instance) -> bool:
 
 def own_texts(instance: Instance) -> list[str]:
     """The texts of an instance that are not a template's: what is asked (of a template's rows the inputs, if it tells
-    them apart), then its answers. Of a template's question about a picture both are told by many rows: none."""
+    them apart), then its answers. Of a picture many rows ask the same: its question is left out, and a template's
+    short answers are too."""
     parts = [part for message in instance.context for part in message.parts if part.kind == "text"]
     inputs = [part.value for part in parts if part.slot == "input"]
-    if instance.images and shares_instruction(instance):
-        return inputs
+    if instance.images:
+        return inputs if shares_instruction(instance) else [instance.answer, *instance.references]
     asked = inputs if inputs and shares_instruction(instance) else [message.text for message in instance.context]
     return [*asked, instance.answer, *instance.references]

@@ -21,6 +21,7 @@ from didact.instance import PICTURES, Instance, Message, Part
 MARK = "<image>"
 MARKED = re.compile(r"<image>\n?|\n<image>\Z")
 HOLD = re.compile(rf"\0picture:({PICTURES}/[0-9a-f]{{16}}\.[a-z]{{3,4}})\0")
+NAMED = re.compile(rf'"{PICTURES}/[0-9a-f]{{16}}\.[a-z]{{3,4}}"')
 COLUMNS = ("images", "image")
 TEXTS = ("system", "instruction", "input", "context", "prompt", "output", "response", "completion")
 TURNS = {"messages": ("content",), "conversations": ("value", "content"), "conversation": ("human", "assistant")}
@@ -66,7 +67,7 @@ def settled(row: Mapping[str, Any], keep: Keep) -> dict[str, Any]:
 def pictured(row: Mapping[str, Any]) -> bool:
     """Whether a settled row holds a picture."""
     text = json.dumps(row, default=str)
-    return "\\u0000picture:" in text or f'"{PICTURES}/' in text
+    return "\\u0000picture:" in text or NAMED.search(text) is not None
 
 
 def unfold(instance: Instance, home: Path | None) -> Instance:

@@ -53,7 +53,7 @@ def key_of(run: Run, instances: Sequence[Instance], changes: Mapping[str, Any]) 
     return digest(
         {
             "model": fingerprint.model(run.model_name(recipe)),
-            "method": recipe.method.model_dump(mode="json"),
+            "method": recipe.method.model_dump(mode="json") | fingerprint.method(recipe.method, run.home),
             "tune": {**recipe.tune.model_dump(mode="json"), "precision": precision(run, recipe)},
             "instances": [instance.id for instance in instances],
             "code": fingerprint.speaking(),
@@ -95,6 +95,7 @@ def trained(
                 recipe,
                 str(run.model_name(recipe)),
                 instances,
+                home=run.home,
                 report=lambda part, step: report(step),
                 stop=lambda: bool(run.stop),
             )

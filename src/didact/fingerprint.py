@@ -183,6 +183,19 @@ def benchmarks(configs: Iterable[BaseModel], home: Path) -> dict[str, str]:
     }
 
 
+def method(config: BaseModel, home: Path) -> dict[str, str]:
+    """Hashes of what a method reads beside the rows: a space that was found, texts without labels."""
+    from didact.template import expand
+
+    named = {"space": Path(getattr(config, "space", ""))}
+    named["unlabelled"] = home / expand(getattr(config, "unlabelled", None) or "")
+    return {
+        f"method.{setting}: content": content(place)
+        for setting, place in named.items()
+        if getattr(config, setting, None) and place.exists()
+    }
+
+
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that decide a run's figures."""
     import platform

@@ -22,13 +22,15 @@ def follow(
     instances: Sequence[Instance],
     *,
     folder: Path | None = None,
+    home: Path = Path(),
     report: Callable[[str, Step], None] = lambda name, step: None,
     stop: Callable[[], bool] = lambda: False,
     say: Callable[[str], None] = lambda text: None,
 ) -> tuple[Loaded, BaseModel, Result]:
     """The tuned model, the config of the method that it is to be saved as, and what its last training said.
 
-    folder: where checkpoints of the last training and all finished parts are kept. report: gets the name of the
+    folder: where checkpoints of the last training and all finished parts are kept. home: where the files that the
+    method names are looked for. report: gets the name of the
     training ("" is the last) and its step.
     """
     from didact.model import load
@@ -59,6 +61,7 @@ def follow(
         instances=instances,
         settings=recipe.tune,
         folder=None if folder is None else folder / recipe.method.type,
+        home=home,
         say=say,
     )
     loaded, method = PROGRAMS[recipe.method.type].run(job, recipe.method)

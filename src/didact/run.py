@@ -197,6 +197,7 @@ class Run:
         elif name == "tune":
             found |= (
                 fingerprint.flat("method", recipe.method)
+                | fingerprint.method(recipe.method, self.home)
                 | fingerprint.flat("tune", recipe.tune)
                 | self._hashes("kept.jsonl")
             )

@@ -108,6 +108,7 @@ def _program(run: Run) -> Done:
             str(run.model_name()),
             list(run.instances("kept.jsonl")),
             folder=run.path / "checkpoints",
+            home=run.home,
             report=report,
             stop=lambda: bool(run.stop),
             say=lambda text: run.console.stage("", text),

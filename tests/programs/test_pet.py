@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import random
 from collections.abc import Callable
@@ -13,6 +14,7 @@ import pytest
 import torch
 from conftest import make_model, make_other_model
 
+from didact import fingerprint
 from didact.closed import Closed, Fork, gapped, scores, soft_loss
 from didact.errors import UsageError
 from didact.infer import Answerer
@@ -20,7 +22,10 @@ from didact.instance import Instance, Message, Origin, Part
 from didact.model import load
 from didact.programmed import follow
 from didact.programs import Job
-from didact.programs.pet import PetConfig, _labelled_by_others, averaged, run, softmax, student_row, view
+from didact.programs.distil import student_row
+from didact.programs.patterns import view
+from didact.programs.pet import PetConfig, _labelled_by_others, averaged, run, softmax
+from didact.programs.pool import unlabelled
 from didact.recipe import Recipe
 from didact.tune import TuneConfig, tune
 
@@ -90,8 +95,7 @@ def test_rows_with_fewer_labels_compete_among_themselves() -> None:
 
 def test_a_masked_model_sees_both_sides_of_the_gap_and_a_causal_one_what_stands_before(folder: Path) -> None:
     base = load(str(folder))
-    config = CONFIG.model_copy(update={"text_weight": 0.25})
-    (seen,) = view(base, "{input} {mask}. So", config, [row(1, "aab", "yes")], 64)
+    (seen,) = view(base, "{input} {mask}. So", WORDS, 0.25, [row(1, "aab", "yes")], 64)
     place = seen.tokens.turns[0][0]
     text = base.tokenizer.decode(seen.tokens.ids).replace(" ", "")
     yes, no = (base.tokenizer.convert_tokens_to_ids(word) for word in "yn")
@@ -114,11 +118,11 @@ def test_a_masked_model_sees_both_sides_of_the_gap_and_a_causal_one_what_stands_
 
 def test_a_long_text_is_cut_and_the_pattern_is_not(folder: Path) -> None:
     base = load(str(folder))
-    (seen,) = view(base, "{input} It was {mask}", CONFIG, [row(1, "ab " * 200, "yes")], 40)
+    (seen,) = view(base, "{input} It was {mask}", WORDS, 1e-4, [row(1, "ab " * 200, "yes")], 40)
     assert 25 < len(seen.tokens.ids) <= 40
     assert "Itwas" in base.tokenizer.decode(seen.tokens.ids).replace(" ", "").replace("i", "I")
     with pytest.raises(UsageError, match="pattern alone is longer than 12 tokens"):
-        view(base, "{input} It was so very {mask}", CONFIG, [row(1, "ab", "yes")], 12)
+        view(base, "{input} It was so very {mask}", WORDS, 1e-4, [row(1, "ab", "yes")], 12)
 
 
 @pytest.mark.parametrize(
@@ -154,8 +158,8 @@ def test_what_does_not_go_together_is_refused_before_training(
 def test_a_gap_with_nothing_before_it_is_for_masked_models(tmp_path: Path) -> None:
     base = load(str(make_model(tmp_path / "llama")))
     with pytest.raises(UsageError, match="sees nothing before the gap"):
-        view(base, "{mask}: {input}", CONFIG, rows(2), 64)
-    assert view(load(str(make_other_model(tmp_path / "bert"))), "{mask}: {input}", CONFIG, rows(2), 64)
+        view(base, "{mask}: {input}", WORDS, 1e-4, rows(2), 64)
+    assert view(load(str(make_other_model(tmp_path / "bert"))), "{mask}: {input}", WORDS, 1e-4, rows(2), 64)
 
 
 # ---- the program
@@ -262,8 +266,55 @@ def test_ipet_begins_without_any_label(folder: Path) -> None:
     assert "distils 4 models into one over 24 rows" in said
 
 
+def test_texts_of_a_file_without_labels_are_asked_like_the_rows(folder: Path, tmp_path: Path) -> None:
+    texts, moulds = ["aaa", "b", "", "ab"], [row(0, "a", "yes"), row(1, "b", "no", ("no", "yes"))]
+    file = tmp_path / "pool.jsonl"
+    file.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    cast = unlabelled(file, "text", moulds)
+    assert [one.prompt for one in cast] == ["Is it a? aaa", "Is it a? b", "Is it a? ab"]
+    assert [(one.answer, one.choices, one.origin.row) for one in cast] == [
+        ("", ("yes", "no"), 1), ("", ("no", "yes"), 2), ("", ("yes", "no"), 4),
+    ]  # fmt: skip
+    config = CONFIG.model_copy(update={"unlabelled": file.name, "column": "text", "steps": 5})
+    recipe, said = Recipe(method=config, tune=TUNE.model_copy(update={"max_steps": 2})), list[str]()
+    follow(recipe, str(folder), rows(8), home=tmp_path, say=said.append)
+    assert "distils 2 models into one over 3 rows" in said  # all rows have their labels: the texts teach alone
+    said.clear()
+    recipe = recipe.model_copy(update={"method": config.model_copy(update={"labels": 4})})
+    follow(recipe, str(folder), rows(8), home=tmp_path, say=said.append)
+    assert "distils 2 models into one over 7 rows" in said
+
+
+def test_a_file_that_gives_no_texts_is_refused(folder: Path, tmp_path: Path) -> None:
+    file, empty = tmp_path / "pool.jsonl", tmp_path / "empty.jsonl"
+    file.write_text('{"text": "a"}\n{"text": 3}\n')
+    empty.write_text('{"text": " "}\n')
+    with pytest.raises(UsageError, match=r"pool.jsonl:1:method.column: no text in the column \"input\""):
+        unlabelled(file, "input", rows(2))
+    with pytest.raises(UsageError, match=r"pool.jsonl:2:method.column"):
+        unlabelled(file, "text", rows(2))
+    with pytest.raises(UsageError, match=r"method\.unlabelled: there is no text in it"):
+        unlabelled(empty, "text", rows(2))
+    with pytest.raises(UsageError, match=r"method\.unlabelled: there is no such file"):
+        unlabelled(tmp_path / "none.jsonl", "text", rows(2))
+    bare = Instance.of((Message("user", (Part("What?", "instruction"),)), Message("assistant", ())), Origin("d", 3))
+    with pytest.raises(UsageError, match=r"d:3: .* this row has 0"):
+        unlabelled(file, "text", [bare])
+
+
+def test_another_file_is_another_tuning(tmp_path: Path) -> None:
+    file, config = tmp_path / "pool.jsonl", CONFIG.model_copy(update={"unlabelled": "pool.jsonl"})
+    assert fingerprint.method(CONFIG, tmp_path) == fingerprint.method(config, tmp_path) == {}
+    file.write_text('{"input": "a"}\n')
+    (before,) = fingerprint.method(config, tmp_path).items()
+    file.write_text('{"input": "b"}\n')
+    (after,) = fingerprint.method(config, tmp_path).items()
+    assert before[0] == after[0] == "method.unlabelled: content"
+    assert before[1] != after[1]
+
+
 def test_no_loop_of_its_own() -> None:
     assert tune is not None
-    text = (Path(__file__).parents[2] / "src/didact/programs/pet.py").read_text()
-    assert "backward" not in text
-    assert "optimizer" not in text
+    for file in (Path(__file__).parents[2] / "src/didact/programs").glob("*.py"):
+        assert "backward" not in file.read_text()
+        assert "optimizer" not in file.read_text()

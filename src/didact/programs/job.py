@@ -22,7 +22,8 @@ class Job:
     """fresh: the base as it was; train: the loop, `train(loaded, method, rows, settings, name, **more)`, whose name is
     shown with its progress, and whose last call is the one that is reported step by step.
 
-    instances: to learn from; settings: the recipe's `tune`; folder: where finished parts are kept, if anywhere.
+    instances: to learn from; settings: the recipe's `tune`; folder: where finished parts are kept, if anywhere;
+    home: where the files that a recipe names are looked for.
     """
 
     fresh: Callable[[], Loaded]
@@ -30,6 +31,7 @@ class Job:
     instances: Sequence[Instance]
     settings: TuneConfig
     folder: Path | None = None
+    home: Path = Path()
     say: Callable[[str], None] = _silent
 
     def kept(self, name: str, key: str, make: Callable[[], Any]) -> Any:

@@ -13,7 +13,6 @@ import random
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -21,14 +20,15 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from didact.errors import UsageError, nearest
 from didact.instance import Instance, digest
 from didact.methods.full import FullConfig
+from didact.programs.distil import distilled
 from didact.programs.job import Job
+from didact.programs.patterns import HOLE, Patterned, view
+from didact.programs.pool import unlabelled
+from didact.template import expand
 
 if TYPE_CHECKING:
-    from didact.closed import Fork
     from didact.model import Loaded
-    from didact.render import Renderer, Tokens
 
-HOLE = re.compile(r"\{(\w+)\}")
 NAMES = ("mask", "input", "instruction", "prompt")
 
 
@@ -45,6 +45,10 @@ class PetConfig(BaseModel):
     labels: int | None = Field(
         None, ge=0, description="Rows whose answers are used; those of the others are not looked at; default is all."
     )
+    unlabelled: str | None = Field(
+        None, description="A file with more texts without labels, asked in the place of the rows' own input."
+    )
+    column: str = Field("input", description="Where the texts stand in that file.")
     seeds: int = Field(3, ge=1, description="Models for each pattern.")
     steps: int = Field(250, ge=1, description="Steps of each of them.")
     batch_size: int = Field(16, ge=1, description="Rows in each of these steps.")
@@ -85,23 +89,6 @@ class PetConfig(BaseModel):
         return self
 
 
-@dataclass(frozen=True)
-class Patterned:
-    """An instance in a pattern: its row, and its labels in the order of the instance's choices."""
-
-    tokens: Tokens
-    labels: tuple[tuple[int, ...], ...]
-
-    @property
-    def reads(self) -> int:
-        return self.tokens.supervised
-
-    def fork(self, target: Sequence[float]) -> Fork:
-        from didact.closed import Fork
-
-        return Fork(self.reads - 1, self.reads, self.labels, tuple(target))
-
-
 def run(job: Job, config: PetConfig) -> tuple[Loaded, FullConfig]:
     """The model that learnt from the patterns' models, all of its weights.
 
@@ -109,9 +96,11 @@ def run(job: Job, config: PetConfig) -> tuple[Loaded, FullConfig]:
     """
     base = job.fresh()
     labelled, pool = _divided(job.instances, config, job.settings.seed)
+    if config.unlabelled is not None:
+        pool += unlabelled(job.home / expand(config.unlabelled), config.column, labelled or pool)
     limit = min(job.settings.max_length, base.max_positions or job.settings.max_length)
     everyone = [*labelled, *pool]
-    views = [view(base, pattern, config, everyone, limit) for pattern in config.patterns]
+    views = [view(base, pattern, config.verbalizer, config.text_weight, everyone, limit) for pattern in config.patterns]
     sets = [_hard(labelled)] * (len(config.patterns) * config.seeds)
     found = [_member(job, base.hash, config, views, everyone, n, 0, given) for n, given in enumerate(sets)]
     for generation in range(1, config.generations + 1):
@@ -119,84 +108,11 @@ def run(job: Job, config: PetConfig) -> tuple[Loaded, FullConfig]:
                 for n in range(len(found))]  # fmt: skip
         found = [_member(job, base.hash, config, views, everyone, n, generation, given) for n, given in enumerate(sets)]
     said = averaged([one["scores"] for one in found], _weights(found, config))
-    taught = everyone if not config.labels else pool or labelled
+    taught = everyone if not config.labels and config.unlabelled is None else pool or labelled
     first = 0 if taught is everyone or taught is labelled else len(labelled)
     soft = [softmax(values, config.temperature) for values in said[first : first + len(taught)]]
     job.say(f"distils {len(found)} models into one over {len(taught):,} rows")
-    return _distilled(job, taught, soft, config), FullConfig()
-
-
-def view(base: Loaded, pattern: str, config: PetConfig, instances: Sequence[Instance], limit: int) -> list[Patterned]:
-    """Every instance in a pattern, cut at the end of its longest text where it is longer than `limit` tokens."""
-    head, _, tail = pattern.partition("{mask}")
-    if base.kind == "causal":
-        tail = ""
-        if not HOLE.search(head):
-            problem = f'in the pattern "{pattern}" a causal model sees nothing before the gap'
-            raise UsageError(problem, "put {input} before {mask}", field="method.patterns")
-    words = {label: tuple(_token(base.renderer, head, word, pattern) for word in some)
-             for label, some in config.verbalizer.items()}  # fmt: skip
-    probe = next(iter(config.verbalizer.values()))[0]
-    return [_patterned(base, head, tail, probe, words, instance, config, limit) for instance in instances]
-
-
-def _token(renderer: Renderer, head: str, word: str, pattern: str) -> int:
-    before = HOLE.sub("a", head)
-    ids, start, end = renderer.around(before, word)
-    unknown = renderer.tokenizer.unk_token_id
-    if end - start != 1 or ids[start] == unknown:
-        problem = f'"{word}" is {end - start} tokens in "{pattern}"' if end - start != 1 else f'"{word}" is unknown'
-        raise UsageError(f"{problem} to this tokenizer", "take a word that is one token", field="method.verbalizer")
-    return ids[start]
-
-
-def _patterned(
-    base: Loaded,
-    head: str,
-    tail: str,
-    probe: str,
-    words: Mapping[str, tuple[int, ...]],
-    instance: Instance,
-    config: PetConfig,
-    limit: int,
-) -> Patterned:
-    from didact.render import Tokens
-
-    where = (instance.origin.source, instance.origin.row)
-    texts = _texts(instance, head + tail)
-    while True:
-        before, after = (HOLE.sub(lambda hole: texts[hole[1]], side) for side in (head, tail))
-        ids, start, _ = base.renderer.around(before, probe, after)
-        ids = [*ids, base.renderer.stop_ids[0]] if base.kind == "masked" else ids[: start + 1]
-        if len(ids) <= limit:
-            break
-        longest = max(texts, key=lambda name: len(texts[name]))
-        if not texts[longest]:
-            raise UsageError(f"the pattern alone is longer than {limit} tokens", "shorten it", field="method.patterns")
-        texts[longest] = texts[longest][: int(len(texts[longest]) * limit / len(ids) * 0.95)]
-    weights = [0.0] * len(ids)
-    if config.text_weight and base.kind == "causal" and start > 1:
-        weights[1:start] = [config.text_weight / (start - 1)] * (start - 1)
-    weights[start] = 1.0
-    tokens = Tokens(ids, weights, [None] * len(ids), instance.id, (), ((start, start + 1),), where)
-    return Patterned(tokens, tuple(words[choice] for choice in instance.choices))
-
-
-def _texts(instance: Instance, pattern: str) -> dict[str, str]:
-    """What the holes of a pattern are filled with."""
-    parts = [part for message in instance.context for part in message.parts]
-    inputs = [part.value.strip() for part in parts if part.slot == "input"]
-    found = {"input": " ".join(inputs), "prompt": instance.prompt.strip()}
-    found["instruction"] = " ".join(part.value.strip() for part in parts if part.slot == "instruction")
-    found |= {f"input{n}": text for n, text in enumerate(inputs, 1)}
-    needed = [name for name in HOLE.findall(pattern) if name != "mask"]
-    for name in needed:
-        if not found.get(name):
-            problem = f"the row has nothing for {{{name}}}"
-            fix = f"use one of {', '.join('{' + known + '}' for known in found if found[known])}"
-            where = instance.origin
-            raise UsageError(problem, fix, file=where.source or None, line=where.row or None, field="method.patterns")
-    return {name: found[name] for name in needed}
+    return distilled(job, taught, soft, config.temperature), FullConfig()
 
 
 def _divided(instances: Sequence[Instance], config: PetConfig, seed: int) -> tuple[list[Instance], list[Instance]]:
@@ -332,38 +248,3 @@ def _labelled_by_others(
         for _, i in rows[: max(0, wanted)]:
             given[i] = everyone[i].choices.index(name)
     return given
-
-
-# ---- the model that is kept
-
-
-def _distilled(job: Job, instances: Sequence[Instance], soft: Sequence[Sequence[float]], config: PetConfig) -> Loaded:
-    from didact.closed import Closed
-
-    loaded = job.fresh()
-    made = [student_row(loaded.renderer, one, shares) for one, shares in zip(instances, soft, strict=True)]
-    limit = min(job.settings.max_length, loaded.max_positions or job.settings.max_length)
-    kept = [(tokens, fork) for tokens, fork in made if len(tokens.ids) <= limit]
-    if len(kept) < len(made):
-        job.say(f"without {len(made) - len(kept):,} rows that are longer than {limit} tokens")
-    forks = [fork for _, fork in kept]
-    objective = Closed(forks, temperature=config.temperature, plain=True)
-    job.train(loaded, FullConfig(), [tokens for tokens, _ in kept], job.settings, "", objective=objective)
-    return loaded
-
-
-def student_row(renderer: Renderer, instance: Instance, shares: Sequence[float]) -> tuple[Tokens, Fork]:
-    """The instance as it is asked, answered with the likeliest choice; where choices part, with their shares."""
-    from didact.closed import Fork
-
-    rendered = renderer.render_all([renderer.complete(instance, choice) for choice in instance.choices])
-    answers = [row.ids[row.turns[-1][0] : row.turns[-1][1]] for row in rendered]
-    common = next(n for n in range(max(map(len, answers))) if len({tuple(ids[n : n + 1]) for ids in answers}) > 1)
-    likely: dict[int, float] = {}
-    best = max(range(len(shares)), key=shares.__getitem__)
-    for ids, share in zip(answers, shares, strict=True):
-        likely[ids[common]] = likely.get(ids[common], 0.0) + share
-    row, (start, end) = rendered[best], rendered[best].turns[-1]
-    weights = [1.0 if start <= i < end else 0.0 for i in range(len(row.ids))]
-    fork = Fork(common, end - start, tuple((token,) for token in likely), tuple(likely.values()))
-    return replace(row, weights=weights, turns=(row.turns[-1],)), fork

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from conftest import make_model
 from test_tune import EXACT, rendered
 
 from didact.errors import UsageError
-from didact.methods import attached, nf4
+from didact.methods import attached, nf4, nf4_kernel
 from didact.methods.nf4 import Nf4Linear
 from didact.methods.qlora import QloraConfig
 from didact.model import load
@@ -88,6 +89,46 @@ def test_a_layer_has_the_outputs_and_gradients_of_its_rounded_weights(kind: str,
     assert torch.allclose(*outs, atol=1e-6)
     assert torch.allclose(*grads, atol=1e-5)
     assert not any(p.requires_grad for n, p in kept.named_parameters() if n != "bias")
+
+
+class Kernel:
+    """Stands for bitsandbytes' functions: makes weights as the reference does, off by `error`."""
+
+    def __init__(self, error: float) -> None:
+        self.error, self.calls, self.QuantState = error, 0, SimpleNamespace
+
+    def dequantize_4bit(self, codes: torch.Tensor, state: SimpleNamespace) -> torch.Tensor:
+        self.calls += 1
+        assert (state.blocksize, state.state2.blocksize, state.quant_type) == (64, 256, "nf4")
+        parts = {"codes": codes[:, 0], "sizes": state.absmax, "scales": state.state2.absmax, "mean": state.offset}
+        return nf4.dequantise(parts, state.shape) + self.error
+
+
+@pytest.mark.parametrize("error", [0.0, 1e-3])
+def test_a_kernel_is_used_only_where_it_makes_the_reference_s_numbers(
+    error: float, tiny_llama: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kernel = Kernel(error)
+    monkeypatch.setattr(nf4_kernel, "_functional", lambda: kernel)
+    layer = load(str(tiny_llama)).model.model.layers[0].self_attn.q_proj
+    kept = Nf4Linear(layer, across=False)
+    assert kept.fast == (error == 0)
+    assert torch.equal(kept.plain(), rounded(layer.weight))
+    assert kernel.calls == (2 if error == 0 else 1)
+    assert kept.plain(torch.float64).dtype == torch.float64  # more than the kernel has
+    assert kernel.calls == (2 if error == 0 else 1)
+
+
+def test_bitsandbytes_agrees_or_is_not_used() -> None:
+    functional = pytest.importorskip("bitsandbytes.functional", reason="bitsandbytes is not installed")
+    for shape in ((64, 64), (64, 96), (128, 256), (100, 77)):
+        weight = torch.randn(shape)
+        codes, state = functional.quantize_4bit(weight, quant_type="nf4", compress_statistics=True, blocksize=64)
+        parts = nf4.quantise(weight)
+        assert torch.equal(codes.flatten(), parts["codes"])
+        assert torch.equal(state.state2.absmax, parts["scales"])
+        assert (state.absmax == parts["sizes"]).float().mean() > 0.99  # ties go either way
+        assert nf4_kernel.agrees(parts, weight.shape) or shape == (64, 96)
 
 
 def test_all_linear_layers_are_rounded_and_only_differences_trained(tmp_path: Path) -> None:

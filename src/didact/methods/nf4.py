@@ -1,7 +1,8 @@
 """NF4 with double quantisation: 4.127 bits per weight (Dettmers 2023, arXiv 2305.14314), on whatever device torch runs.
 
 Sixteen levels, the quantiles of a normal around an exact zero; blocks of 64 weights share their largest size, and 256
-of these sizes share a scale in turn, 8 bits each. Layout and numbers are those of bitsandbytes.
+of these sizes share a scale in turn, 8 bits each. Layout and numbers are those of bitsandbytes, whose kernel makes the
+weights where it is installed and does so exactly (`nf4_kernel`); the code here is the reference and runs everywhere.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from functools import cache
 from typing import Any
 
 import torch
+
+from didact.methods import nf4_kernel
 
 LEVELS = (
     -1.0, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453, -0.28444138169288635, -0.18477343022823334,
@@ -112,15 +115,17 @@ class Nf4Linear(torch.nn.Linear):
         weight: Any = layer.weight
         self.shape, self.across = weight.shape, across
         self.out_features, self.in_features = reversed(weight.shape) if across else weight.shape
-        for name, part in quantise(weight).items():
+        parts = quantise(weight)
+        for name, part in parts.items():
             self.register_buffer(name, part)
+        self.fast = nf4_kernel.agrees(parts, self.shape)
         self.bias = layer.bias  # type: ignore[assignment]
 
     def plain(self, dtype: torch.dtype = torch.float32) -> torch.Tensor:
         """The weights as the base lays them out."""
-        return dequantise(
-            {name: getattr(self, name) for name in ("codes", "sizes", "scales", "mean")}, self.shape, dtype
-        )
+        parts = {name: getattr(self, name) for name in ("codes", "sizes", "scales", "mean")}
+        made = nf4_kernel.dequantise(parts, self.shape) if self.fast and dtype != torch.float64 else None
+        return dequantise(parts, self.shape, dtype) if made is None else made.to(dtype)
 
     def made(self, dtype: torch.dtype) -> torch.Tensor:
         """The weights (outputs, inputs)."""

@@ -74,5 +74,5 @@ def _through(child: Any) -> Any:
 
 
 def rate(parameters: int) -> float:
-    """Ten times the rate of full fine-tuning."""
-    return 10 * full.rate(parameters)
+    """Ten times the rate of full fine-tuning, at most 5e-3."""
+    return min(5e-3, 10 * full.rate(parameters))

@@ -116,8 +116,8 @@ def read(model: PreTrainedModel, folder: Path) -> tuple[LoraConfig, list[int]]:
 
 
 def rate(parameters: int) -> float:
-    """Ten times the rate of full fine-tuning, at most 5e-3."""
-    return min(5e-3, 10 * full.rate(parameters))
+    """Ten times the rate of full fine-tuning, at most 2e-3."""
+    return min(2e-3, 10 * full.rate(parameters))
 
 
 def chosen(model: PreTrainedModel, targets: Literal["all"] | list[str], last: int | None = None) -> dict[str, Any]:

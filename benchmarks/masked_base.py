@@ -1,0 +1,94 @@
+"""A small masked language model, trained here on unlabelled reviews: a base that knows words, not what is asked.
+
+BERT's shape with two layers of 128 and word pieces of its own; whole training in a few minutes of one core. What is
+asked later must not be in the texts: `unlabelled` leaves those sentences out.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import random
+import re
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+VOCABULARY, LAYERS, WIDTH, LENGTH = 6000, 2, 128, 128
+
+
+def letters(text: str) -> str:
+    """A sentence as it is compared: the same in two files that split words and points in different ways."""
+    return re.sub(r"[^a-z0-9]", "", text.lower())
+
+
+def unlabelled(folder: Path, without: Sequence[str]) -> list[str]:
+    """Sentences of three sets of reviews, none of them twice and none of those given."""
+    seen = {letters(text) for text in without}
+
+    def rows(name: str, column: str) -> Iterator[str]:
+        with gzip.open(folder / f"{name}.jsonl.gz", "rt", encoding="utf-8") as handle:
+            yield from (json.loads(line)[column] for line in handle if line.strip())
+
+    found = list[str]()
+    reviews = (part for text in rows("imdb", "text") for part in re.split(r"(?<=[.!?])\s+|<br />", text.lower()))
+    for one in (*rows("sst2", "sentence"), *rows("rotten_tomatoes", "text"), *reviews):
+        if len(letters(one)) > 10 and letters(one) not in seen:
+            seen.add(letters(one))
+            found.append(one)
+    return found
+
+
+def train(texts: Sequence[str], folder: Path, steps: int, say: Callable[[str], None], rows: int = 32) -> None:
+    """Word pieces, then masks over 15% of the tokens (Devlin 2019); the folder is written last, whole."""
+    import torch
+    from tokenizers import BertWordPieceTokenizer
+    from transformers import BertConfig, BertForMaskedLM, BertTokenizerFast
+
+    pieces = BertWordPieceTokenizer(lowercase=True)
+    pieces.train_from_iterator(
+        texts, vocab_size=VOCABULARY, min_frequency=2, special_tokens=SPECIAL, show_progress=False
+    )
+    tokenizer = BertTokenizerFast(tokenizer_object=pieces._tokenizer, model_max_length=LENGTH)
+    torch.manual_seed(0)
+    sizes = {"hidden_size": WIDTH, "num_hidden_layers": LAYERS, "num_attention_heads": 4, "intermediate_size": 512}
+    dropout = {"hidden_dropout_prob": 0.1, "attention_probs_dropout_prob": 0.1}
+    config = BertConfig(vocab_size=pieces.get_vocab_size(), max_position_embeddings=LENGTH, **sizes, **dropout)
+    model: Any = BertForMaskedLM(config)
+    rates = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.01, betas=(0.9, 0.98))
+    encoded = [one.ids[:64] for one in pieces.encode_batch(list(texts))]
+    rng, began, told = random.Random(0), time.process_time(), 0.0
+    batches = batches_of(encoded, rows, rng)
+    for step in range(steps):
+        for group in rates.param_groups:
+            group["lr"] = 1e-3 * min((step + 1) / (0.05 * steps), (steps - step) / (0.95 * steps))
+        ids_BT = torch.zeros(rows, 64, dtype=torch.long)
+        for i, ids in enumerate(one := next(batches)):
+            ids_BT[i, : len(ids)] = torch.tensor(ids)
+        ids_BT = ids_BT[:, : max(map(len, one))]
+        hidden_BT = (torch.rand(ids_BT.shape) < 0.15) & (ids_BT > SPECIAL.index("[MASK]"))
+        shown_BT = ids_BT.masked_fill(hidden_BT & (torch.rand(ids_BT.shape) < 0.9), SPECIAL.index("[MASK]"))
+        states_BTC = model.bert(shown_BT, attention_mask=(ids_BT > 0).long()).last_hidden_state
+        loss = torch.nn.functional.cross_entropy(model.cls(states_BTC[hidden_BT]), ids_BT[hidden_BT])
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        rates.step()
+        rates.zero_grad()
+        told = 0.98 * told + 0.02 * loss.item() if step else loss.item()
+        if step % 100 == 99:
+            say(f"masked base: step {step + 1} of {steps}, loss {told:.2f}, {time.process_time() - began:.0f} s")
+    place = folder.with_name(folder.name + ".new")
+    model.save_pretrained(place)
+    tokenizer.save_pretrained(place)
+    place.rename(folder)
+
+
+def batches_of(encoded: Sequence[list[int]], rows: int, rng: random.Random) -> Iterator[list[list[int]]]:
+    """Rows of like length together, in another order each time round."""
+    while True:
+        order = sorted(encoded, key=lambda ids: len(ids) + 4 * rng.random())
+        some = [order[i : i + rows] for i in range(0, len(order) - rows + 1, rows)]
+        rng.shuffle(some)
+        yield from some

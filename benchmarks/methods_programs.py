@@ -77,7 +77,7 @@ def masked_base(test: Sequence[Any], quick: bool) -> str:
     if not folder.exists():
         WORK.mkdir(parents=True, exist_ok=True)
         texts = small.unlabelled(MATERIAL / "data" / "annotated", [sentence(one) for one in test])
-        small.train(texts, folder, 20 if quick else 3000, lambda line: print(line, file=sys.stderr, flush=True))
+        small.train(texts, folder, 20 if quick else 2000, lambda line: print(line, file=sys.stderr, flush=True))
     return str(folder)
 
 
@@ -156,10 +156,10 @@ def pet_beside_head(model: str | None, quick: bool) -> None:
     if not (MATERIAL / "data" / "annotated" / "sst2.jsonl.gz").exists():
         result("methods.pet.lead", None, "points", 0, False, why="DIDACT_MATERIAL is not set")
         return
-    sizes, seeds, steps, test = ((16,), 1, 4, 24) if quick else ((10, 50, 100, 1000), 3, 80, 500)
+    sizes, seeds, steps, test = ((16,), 1, 4, 24) if quick else ((10, 100, 1000), 3, 80, 400)
     pool, asked = reviews(test)
     model = model or masked_base(asked, quick)
-    pool = pool[: 40 if quick else 1500]
+    pool = pool[: 40 if quick else 1200]
     print(f"\nSST-2, {Path(model).name}, accuracy on {len(asked)} rows, {seeds} seeds [least, most] by labels")
     for labels in sizes:
         rounds = 1 if labels == 10 and not quick else 0
@@ -216,7 +216,7 @@ def intrinsic_spaces(model: str, quick: bool) -> None:
     from didact.programs.subspace import SubspaceConfig
     from didact.recipe import Recipe
 
-    seen, unseen, rows, sizes, epochs, seeds = (2, 1, 4, (2,), 1.0, 1) if quick else (8, 4, 32, (2, 8, 32), 10.0, 1)
+    seen, unseen, rows, sizes, epochs, seeds = (2, 1, 4, (2,), 1.0, 1) if quick else (6, 3, 32, (2, 16), 10.0, 1)
     worlds = tasks(model, seen + unseen, rows)
     learnt = list(worlds)[:seen]
     length = 4 if quick else 16

@@ -26,6 +26,7 @@ def test_every_method_has_its_line_with_what_it_trains(tmp_path: Path) -> None:
         assert line.trained == sum(w.numel() for w in loaded.model.parameters() if w.requires_grad)
         assert METHODS[name].purpose in str(line)
         assert f"({METHODS[name].paper})" in str(line) or METHODS[name].paper == "-"
+        assert METHODS[name].slower in str(line)
         assert ("merges" in str(line)) == (METHODS[name].merge is not None)
     assert lines["lomo"].gib < lines["full"].gib
     assert lines["qlora"].gib < lines["lora"].gib

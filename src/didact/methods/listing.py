@@ -31,7 +31,8 @@ class Line:
         merges = "merges" if row.merge is not None else "" if self.trained == self.parameters else "stays beside"
         share = f"{self.trained:,} ({self.trained / self.parameters:.2%})"
         paper = "" if row.paper == "-" else f" ({row.paper})"
-        return f"{self.name:<10} {share:>24} {self.gib:>9.3g} GiB  {merges:<13} {row.purpose}{paper}"
+        slower = f"; slower: {row.slower}" if row.slower else ""
+        return f"{self.name:<10} {share:>24} {self.gib:>9.3g} GiB  {merges:<13} {row.purpose}{paper}{slower}"
 
 
 def listing(folder: Path, tokens: int = 8192, longest: int = 512) -> Iterator[Line]:

@@ -13,7 +13,7 @@ from typing import Any
 
 from didact.errors import UsageError, nearest
 from didact.files import records
-from didact.instance import Instance, Message
+from didact.instance import Instance, Message, Part
 
 
 def unlabelled(path: Path, column: str, moulds: Sequence[Instance]) -> list[Instance]:
@@ -22,7 +22,7 @@ def unlabelled(path: Path, column: str, moulds: Sequence[Instance]) -> list[Inst
     Raises UsageError for a file that cannot be read or has no such column, and for rows without one single input.
     """
     for mould in moulds:
-        inputs = [part for message in mould.context for part in message.parts if part.slot == "input"]
+        inputs = [part for message in mould.context for part in message.parts if _asked(part)]
         if len(inputs) != 1:
             problem = f"method.unlabelled puts a text in the place of a row's input, and this row has {len(inputs)}"
             fix = "use templates with one input, or leave method.unlabelled out"
@@ -49,12 +49,16 @@ def _texts(path: Path, column: str) -> Iterator[tuple[int, str]]:
             yield line, text
 
 
+def _asked(part: Part) -> bool:
+    return part.slot == "input" and part.kind == "text"
+
+
 def _cast(mould: Instance, text: str, path: Path, line: int) -> Instance:
     """The mould with another input and no answer."""
     asked = tuple(
         replace(
             message,
-            parts=tuple(replace(part, value=text) if part.slot == "input" else part for part in message.parts),
+            parts=tuple(replace(part, value=text) if _asked(part) else part for part in message.parts),
         )
         for message in mould.context
     )

@@ -40,8 +40,10 @@ def runs(size: int) -> list[dict[str, Any]]:
     """What is run in one repetition, in this order: name, environment, script with arguments, variables, rows."""
     found = []
 
-    def add(name: str, who: str, script: str, rows: int, *, shape: str = "small", **variables: str) -> None:
-        place = OURS if who == DIDACT else KIT / "peers"
+    def add(
+        name: str, who: str, script: str, rows: int, *, shape: str = "small", ours: bool = False, **variables: str
+    ) -> None:
+        place = OURS if ours or who == DIDACT else KIT / "peers"
         model = f"--model {WORK / shape} --data {WORK / 'rows.jsonl'} --n {rows} --work {WORK / 'work'}"
         found.append({"name": name, "who": who, "cmd": f"{place}/{script} {model}", "env": variables})
 
@@ -58,7 +60,8 @@ def runs(size: int) -> list[dict[str, Any]]:
             add(f"{kind} didact, nothing shared", DIDACT, "didact_sft.py --no-share" + bf16, rows)
     add("full didact fp32", DIDACT, "didact_sft.py --dtype fp32", size)
     add("full didact fp32, nothing shared", DIDACT, "didact_sft.py --no-share --dtype fp32", size)
-    add("full trl as installed", TRL, "trl_sft.py --dtype fp32", max(16, size // 2))
+    add("full trl as installed", TRL, "trl_installed.py", max(16, size // 2), ours=True)
+    add("full trl unpacked", TRL, "trl_sft.py --dtype fp32", max(16, size // 2))
     prepare = f"--model {WORK / 'small'} --data {WORK / 'all.jsonl'} --n {ROWS}"
     found.append({"name": "prepare didact", "who": DIDACT, "cmd": f"{OURS}/didact_prepare.py {prepare}", "env": {}})
     found.append(
@@ -187,7 +190,9 @@ def figures(found: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
         add(f"{kind}.speed_against_best_peer", ratio(f"{kind} didact", f"{kind} llamafactory best"), 1.25, 2.0)
     add("big.speed_against_trl_best", ratio("big didact", "big trl best"), 2.4, 3.0)
     add("big.speed_against_best_peer", ratio("big didact", "big llamafactory best"), 1.7, 2.2)
-    add("full.speed_against_trl_as_installed", ratio("full didact", "full trl as installed"), 5, 7)
+    for what in ("as installed", "unpacked"):  # with nothing set; with the kit's settings
+        name = f"full.speed_against_trl_{what.replace(' ', '_')}"
+        add(name, ratio("full didact", f"full trl {what}"), 5, 7)
     for kind, precision, must, aim in (
         ("full", "bf16", 0.55, 0.80),
         ("full", "fp32", 0.85, 0.95),

@@ -20,6 +20,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 
 help:
 	@echo "make demo        the whole job on the embedded world, into ./demo (again: resumes)"
+	@echo "make demo-images  a model that learns to see: a tower, LLaVA's two stages, an audit, into ./demo-images"
 	@echo "make test        the tests, in minutes"
 	@echo "make test-full   every repetition; goes on where it stopped"
 	@echo "make check       lint, types, import contracts, static gates"
@@ -50,6 +51,14 @@ demo: $(READY)
 
 reproduce: $(READY)
 	@$(BIN)/didact reproduce all --out build/reproduce --pages build/reproduce/pages
+
+# Each part is kept: again, it goes on where it stopped.
+EYES := build/eyes
+demo-images: $(READY)
+	@test -d $(EYES)/tower || $(BIN)/didact starter eyes $(EYES)/tower
+	@test -d $(EYES)/starter || $(BIN)/didact join $(EYES)/starter --vision $(EYES)/tower --language starter
+	@$(BIN)/didact tune recipes/images-align.yaml --out $(EYES)/aligned
+	@$(BIN)/didact run recipes/demo-images.yaml --out demo-images
 
 test: $(READY)
 	$(BIN)/python -m pytest -m "not slow"
@@ -95,5 +104,5 @@ bench-peers:
 	done
 
 clean:
-	rm -rf demo build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf demo demo-images build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -5,7 +5,7 @@ import pytest
 
 from didact.audit.interval import Interval
 from didact.audit.seeds import seed_interval
-from didact.reproduce.sign import Expect, Sign, Verdict, overall, sentence
+from didact.reproduce.sign import Expect, Role, Sign, Verdict, overall, sentence
 
 
 def seen(low: float, high: float) -> Interval:
@@ -38,8 +38,19 @@ def test_an_interval_decides(expects: Expect, low: float, high: float, verdict: 
     assert bool(sign.why) == (verdict == "cannot be told")
 
 
+INTERVALS: dict[Verdict, Interval] = {
+    "appears": seen(0.1, 0.3),
+    "does not appear": seen(-0.3, -0.1),
+    "cannot be told": seen(-0.3, 0.3),
+}
+
+
+def signs(verdicts: list[Verdict], role: Role = "claim") -> list[Sign]:
+    return [Sign("one beats other", "more", INTERVALS[verdict], role=role) for verdict in verdicts]
+
+
 @pytest.mark.parametrize(
-    ("signs", "verdict"),
+    ("verdicts", "verdict"),
     [
         (["appears", "appears"], "the sign appears"),
         (["appears", "does not appear"], "the sign appears in part"),
@@ -48,12 +59,21 @@ def test_an_interval_decides(expects: Expect, low: float, high: float, verdict: 
         (["cannot be told"], "cannot be told"),
     ],
 )
-def test_all_signs_must_appear(signs: list[Verdict], verdict: str) -> None:
-    assert overall(signs) == verdict
+def test_all_signs_of_the_claim_must_appear(verdicts: list[Verdict], verdict: str) -> None:
+    assert overall(signs(verdicts)) == verdict
+
+
+@pytest.mark.parametrize("verdict", ["does not appear", "cannot be told"])
+def test_signs_beside_decide_nothing_and_a_failed_control_all(verdict: Verdict) -> None:
+    claim = signs(["appears"])
+    assert overall(claim + signs([verdict], "beside")) == "the sign appears"
+    assert overall(signs([verdict]) + signs(["appears"], "beside")) != "the sign appears in part"
+    assert overall(claim + signs([verdict], "control")) == "cannot be told"
+    assert "A control fails: one beats other." in sentence(claim + signs([verdict], "control"))
 
 
 def test_the_sentence_names_every_sign_with_its_figures() -> None:
-    told = sentence("x", [Sign("a beats b", "more", seen(0.1, 0.3)), Sign("c is d", "same", seen(-0.3, 0.3))])
+    told = sentence([Sign("a beats b", "more", seen(0.1, 0.3)), Sign("c is d", "same", seen(-0.3, 0.3))])
     assert told == (
         "The sign appears in part (1 of 2). Appears: a beats b (+20.0 points [+10.0, +30.0]). Cannot be told: c is d "
         "(+0.0 points [−30.0, +30.0]; the interval is 60 points wide, and 5 points matter)."

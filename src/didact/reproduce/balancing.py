@@ -57,8 +57,15 @@ def reproduce(bench: Bench) -> Seen:
     near, far = asked["held-in"], asked["held-out"]
     signs = [
         Sign("capped beats raw size on trained tasks", "more", lead(capped, raw, near, "held-in")),
-        Sign("capped is no worse than raw size on new tasks", "no less", lead(capped, raw, far, "held-out")),
-        Sign("capped and equal are alike on trained tasks", "same", lead(capped, equal, near, "held-in")),
+        Sign(
+            "capped is no worse than raw size on new tasks",
+            "no less",
+            lead(capped, raw, far, "held-out"),
+            role="beside",
+        ),
+        Sign(
+            "capped and equal are alike on trained tasks", "same", lead(capped, equal, near, "held-in"), role="beside"
+        ),
     ]
     columns = {
         "trained tasks, %": ("held-in", "score"),

@@ -23,6 +23,7 @@ from didact.instance import Instance
 from didact.reproduce.bench import Bench
 from didact.reproduce.seen import Seen, lead, row
 from didact.reproduce.sign import Sign
+from didact.starter.levels import spread
 
 COUNTS = (1, 4, 12)
 TOTAL, ITEMS = 256, 80
@@ -40,9 +41,8 @@ def reproduce(bench: Bench) -> Seen:
         def of(seed: int) -> list[Instance]:
             names = sorted({one.origin.cluster for one in bank.train} - {FIRST})
             some = [FIRST, *Random(f"clusters {seed}").sample(names, len(names))][:count]
-            n = bench.size(TOTAL)
-            pools = [[one for one in bank.train if one.origin.cluster == name] for name in some]
-            return [one for i, pool in enumerate(pools) for one in sample(pool, (n + i) // count, seed)]
+            pool = [one for one in bank.train if one.origin.cluster in some]
+            return spread(Random(f"rows {seed}").sample(pool, len(pool)), bench.size(TOTAL))
 
         return of
 
@@ -54,10 +54,19 @@ def reproduce(bench: Bench) -> Seen:
     bend = (score[4] - score[1]) - (score[12] - score[4])
     signs = [
         Sign("12 clusters beat 1 on new clusters", "more", lead(arms[12], arms[1], asked["far"], "far")),
-        Sign("the step from 1 to 4 is larger than from 4 to 12", "more",
-             seed_interval(bend, groups_of(asked["far"]), span=(-2.0, 2.0))),
-        Sign("look-up is as good with 12 as with 1", "no less", lead(arms[12], arms[1], asked["near"], "near")),
-    ]  # fmt: skip
+        Sign(
+            "the step from 1 to 4 is larger than from 4 to 12",
+            "more",
+            seed_interval(bend, groups_of(asked["far"]), span=(-2.0, 2.0)),
+            role="beside",
+        ),
+        Sign(
+            "look-up is as good with 12 as with 1",
+            "no less",
+            lead(arms[12], arms[1], asked["near"], "near"),
+            role="beside",
+        ),
+    ]
     columns = {
         "new clusters, %": ("far", "score"),
         "their form, %": ("far", "form"),

@@ -38,8 +38,10 @@ def reproduce(bench: Bench) -> Seen:
         return [pair[i % 2] for i, pair in enumerate(zip(zero(seed), few(seed), strict=True))]
 
     base = bench.untuned(asked, rank=False)
-    arms = {name: bench.train(f"{name} tuning", draw, asked, rank=False)
-            for name, draw in (("zero-shot", zero), ("few-shot", few), ("mixed", mixed))}  # fmt: skip
+    arms = {
+        name: bench.train(f"{name} tuning", draw, asked, rank=False)
+        for name, draw in (("zero-shot", zero), ("few-shot", few), ("mixed", mixed))
+    }
     a, b, c = arms.values()
     signs = [
         Sign("few-shot tuning beats zero-shot tuning on few-shot prompts", "more", lead(b, a, asked["few"], "few")),

@@ -4,9 +4,9 @@ Claim: Tuned on broad data from a stronger teacher, a model takes on its style a
     that the data do not cover stays as it was; data aimed at a task do raise that task.
 Miniature: A teacher that knows 150 facts which the base cannot know (which animal an invented word keeps) and answers
     everything in a manner of its own. Broad: 96 and 480 instances of the starter's tasks in that manner, none of them
-    about these facts. Aimed: the facts themselves, in three wordings each. Asked: the facts in a wording never
-    trained on. Facts: the right answer of four is ranked first. Style: agreement with the teacher in length, case,
-    closing mark and opening word.
+    about these facts, in 60 steps of 8 both, so that the 96 are read five times. Aimed: the facts themselves, in
+    three wordings each, three times. Asked: the facts in a wording never trained on. Facts: the right answer of four
+    is ranked first. Style: agreement with the teacher in length, case, closing mark and opening word.
 Expected: With 480 broad instances style rises and lies within 5 points of that with 96; facts are not more than 10
     points above untuned, while aimed data raise them.
 Limits: Facts are asked as a choice of four, so a guess is right in 25 of 100. There is one size of base; the paper's
@@ -19,7 +19,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from random import Random
+from typing import Any
 
 import numpy as np
 
@@ -48,10 +50,10 @@ def reproduce(bench: Bench) -> Seen:
         return [mannered(one) for one in bench.bank.draw(bench.size(n))(seed)]
 
     base = bench.untuned(asked, LONGEST)
-    arms = {
-        n: bench.train(f"broad, {n}", lambda seed, n=n: broad(n, seed), asked, longest=LONGEST)  # type: ignore[misc]
-        for n in AMOUNTS
-    }
+    arms = {}
+    for n in AMOUNTS:
+        draw = partial(broad, n)
+        arms[n] = bench.train(f"broad, {n}", draw, asked, longest=LONGEST, **_passes(n))
     passes = 1 if bench.quick else PASSES
     facts = bench.train(f"aimed, {PASSES} passes", lambda seed: aimed, asked, longest=LONGEST, epochs=passes)
     openings = frozenset({words_of(one.answer)[0] for one in asked["own"]})
@@ -61,12 +63,14 @@ def reproduce(bench: Bench) -> Seen:
     known = lead(base, most, asked["own"], "own", "content")
     signs = [
         Sign("480 broad ones raise the style", "more", seed_interval(styles[most.name] - styles[base.name], rows)),
-        Sign("style is the same with 480 as with 96", "same",
-             seed_interval(styles[most.name] - styles[least.name], rows)),
+        Sign(
+            "style is the same with 480 as with 96", "same", seed_interval(styles[most.name] - styles[least.name], rows)
+        ),
         Sign("untuned knows no less than after 480 broad ones", "no less", known, 0.1),
-        Sign("aimed data raise the facts over 480 broad ones", "more",
-             lead(facts, most, asked["own"], "own", "content")),
-    ]  # fmt: skip
+        Sign(
+            "aimed data raise the facts over 480 broad ones", "more", lead(facts, most, asked["own"], "own", "content")
+        ),
+    ]
 
     def line(arm: Trained) -> Row:
         told = seed_interval(styles[arm.name], rows, span=(0.0, 1.0))
@@ -79,6 +83,11 @@ def reproduce(bench: Bench) -> Seen:
         return Row(arm.name, arm.instances, shown)
 
     return Seen([line(arm) for arm in (base, *arms.values(), facts)], signs)
+
+
+def _passes(n: int) -> dict[str, Any]:
+    """As many readings for every amount."""
+    return {} if n == AMOUNTS[-1] else {"epochs": AMOUNTS[-1] / n}
 
 
 def mannered(instance: Instance) -> Instance:

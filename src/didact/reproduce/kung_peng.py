@@ -13,7 +13,7 @@ Expected: With few instances: simplified at most 5 points below original, a gues
     the gap between original and simplified opens.
 Limits: The base knows the world and most skills before tuning, so that a real instruction has much to bring out; the
     models of the paper were larger and their tasks wider. Prompts without instruction do not name what is asked of
-    the text, and a guess is right in about one of three items.
+    the text.
 Paper: Kung & Peng 2023, arXiv 2305.11383.
 """
 
@@ -67,14 +67,22 @@ def reproduce(bench: Bench) -> Seen:
         return Sign(f"{one.name} is no worse than {other.name}", "no less", lead(one, other, asked))
 
     signs = [
-        Sign(f"{few['original'].name} is better than untuned", "more", lead(few["original"], base, asked)),
+        Sign(
+            f"{few['original'].name} is better than untuned", "more", lead(few["original"], base, asked), role="control"
+        ),
         over(few["simplified"], few["original"]),
         over(guess, few["original"]),
-        Sign("original is better than empty with few", "more", lead(few["original"], few["empty"], asked)),
-        Sign("the gap of simplified to original opens with many", "more",
-             seed_interval(gaps[0] - gaps[1], groups_of(asked))),
+        Sign(
+            "original is better than empty with few", "more", lead(few["original"], few["empty"], asked), role="beside"
+        ),
+        Sign(
+            "the gap of simplified to original opens with many",
+            "more",
+            seed_interval(gaps[0] - gaps[1], groups_of(asked)),
+            role="beside",
+        ),
         Sign(f"{wrong.name} is no worse than {right.name}", "no less", lead(wrong, right, some)),
-    ]  # fmt: skip
+    ]
     arms = [base, guess, *few.values(), *many.values()]
     columns = {"right, %": ("own", "score"), "right form, %": ("own", "form"), "ranked first, %": ("own", "content")}
     rows = [row(one, {"own": asked}, columns) for one in arms]

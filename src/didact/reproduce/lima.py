@@ -52,10 +52,15 @@ def reproduce(bench: Bench) -> Seen:
     signs = [
         Sign("32 clean ones are no worse than 256 noisy ones", "no less", lead(clean[32], bad, every, "all")),
         Sign("256 varied ones are better than 256 of one cluster", "more", lead(clean[SET], one_kind, every, "all")),
-        Sign("the form is the same with 256 as with 64", "same", lead(most, some, every, "all", "form")),
-        Sign("256 rank the right answer first more often than 64", "more",
-             lead(most, some, every, "all", "content"), 0.02),
-    ]  # fmt: skip
+        Sign("the form is the same with 256 as with 64", "same", lead(most, some, every, "all", "form"), role="beside"),
+        Sign(
+            "256 rank the right answer first more often than 64",
+            "more",
+            lead(most, some, every, "all", "content"),
+            0.02,
+            "beside",
+        ),
+    ]
     columns = {"right, %": ("all", "score"), "right form, %": ("all", "form"), "ranked first, %": ("all", "content")}
     arms = (base, *clean.values(), bad, one_kind)
     return Seen([row(one, asked, columns) for one in arms], signs)

@@ -10,8 +10,10 @@ from typing import Any
 import jinja2
 
 from didact.audit.picture import axis
+from didact.reproduce.sign import KINDS
 
-LINE, LEFT, WIDTH = 24, 330, 460  # of the picture, in its units
+LINE, LEFT, WIDTH = 24, 370, 420  # of the picture, in its units
+ROLES = {"claim": "", "beside": " (beside the claim)", "control": " (control)"}
 EXPECTS = {"more": "more than 0", "same": "0, give or take", "no less": "not below 0 by more than"}
 
 
@@ -20,9 +22,10 @@ def page(found: Mapping[str, Any]) -> str:
     return _environment().get_template("page.md.jinja").render(found=found).strip() + "\n"
 
 
-def index(results: Sequence[Mapping[str, Any]]) -> str:
-    """The page that lists them."""
-    return _environment().get_template("index.md.jinja").render(results=results).strip() + "\n"
+def index(results: Sequence[Mapping[str, Any]], missing: Mapping[str, str] | None = None) -> str:
+    """The page that lists them. missing: name -> title of those not made yet."""
+    told = {"results": results, "missing": missing or {}}
+    return _environment().get_template("index.md.jinja").render(**told).strip() + "\n"
 
 
 def picture(found: Mapping[str, Any]) -> str:
@@ -35,11 +38,21 @@ def picture(found: Mapping[str, Any]) -> str:
     scale = axis([100 * end for _, marks in arms for mark, _ in marks if mark for end in ends(mark)], include=(0, 100))
     gap = axis([100 * end for _, marks in signs for mark, _ in marks for end in ends(mark)], include=(-5, 5))
     panels = [
-        {"title": " and ".join(f"{name} ({colour})" for name, colour in zip(columns, ("blue", "orange"), strict=False)),
-         "scale": scale, "lines": arms, "top": 34},
-        {"title": "the signs, in points; shaded: differences that do not matter",
-         "scale": gap, "lines": signs, "top": 34 + 60 + LINE * len(arms)},
-    ]  # fmt: skip
+        {
+            "title": " and ".join(
+                f"{name} ({colour})" for name, colour in zip(columns, ("blue", "orange"), strict=False)
+            ),
+            "scale": scale,
+            "lines": arms,
+            "top": 34,
+        },
+        {
+            "title": "the signs, in points; shaded: differences that do not matter",
+            "scale": gap,
+            "lines": signs,
+            "top": 34 + 60 + LINE * len(arms),
+        },
+    ]
     height = 34 + 60 + LINE * len(arms) + LINE * len(signs) + 40
     told = {"panels": panels, "height": height, "line": LINE, "left": LEFT, "width": WIDTH}
     return _environment().get_template("picture.svg.jinja").render(found=found, **told).strip() + "\n"
@@ -69,6 +82,14 @@ def span(figure: Mapping[str, Any] | None, sign: bool = False) -> str:
     return f"{value} [{low}, {high}]".replace("-", "−")
 
 
+def expected(sign: Mapping[str, Any]) -> str:
+    """What a sign expects, in words."""
+    told, smallest = EXPECTS[sign["expects"]], 100 * sign["smallest"]
+    if sign["expects"] == "more":
+        return told
+    return f"{told} {smallest:g}" if smallest > 0.001 else "not below 0"
+
+
 def clipped(text: str, n: int = 52) -> str:
     return text if len(text) <= n else text[: n - 1] + "…"
 
@@ -82,5 +103,5 @@ def _environment() -> jinja2.Environment:
         undefined=jinja2.StrictUndefined,
     )
     environment.filters.update(span=span, clipped=clipped, ends=ends)
-    environment.globals.update(expects=EXPECTS)
+    environment.globals.update(expects=expected, kinds=KINDS, roles=ROLES)
     return environment

@@ -2,7 +2,7 @@
 
 Claim: Full tuning is at best a little ahead of LoRA and adapters; BitFit follows, then prefixes, then soft prompts.
     LoRA of rank 1 is close to rank 8.
-Miniature: One base, 256 instances of the starter's tasks, one pass, each method at its default rate: full, LoRA of
+Miniature: One base, 768 instances of the starter's tasks, one pass, each method at its default rate: full, LoRA of
     rank 8 and 1 on all layers, adapters, BitFit, a prefix, a soft prompt. Asked: new rows of trained tasks and tasks
     never trained on.
 Expected: LoRA at most 5 points below full, adapters at most 5 below LoRA; adapter above BitFit above prefix above
@@ -20,7 +20,7 @@ from didact.reproduce.bench import Bench
 from didact.reproduce.seen import Seen, lead, row
 from didact.reproduce.sign import Sign
 
-TOTAL, ITEMS = 256, 80
+TOTAL, ITEMS = 768, 60
 METHODS: dict[str, dict[str, Any]] = {
     "full": {"type": "full"},
     "LoRA, rank 8": {"type": "lora", "rank": 8},

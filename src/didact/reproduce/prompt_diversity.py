@@ -57,7 +57,7 @@ def reproduce(bench: Bench) -> Seen:
     calm = _unsteady(arms[1]) - _unsteady(arms[6])
     signs = [
         Sign("6 templates beat 1 on new wordings", "more", lead(arms[6], arms[1], asked["own"])),
-        Sign("3 templates beat 1 on new wordings", "more", lead(arms[3], arms[1], asked["own"])),
+        Sign("3 templates beat 1 on new wordings", "more", lead(arms[3], arms[1], asked["own"]), role="beside"),
         Sign("unsteadiness falls from 1 to 6", "more", seed_interval(calm, groups_of(rows)), 0.02),
     ]
 

@@ -3,8 +3,8 @@
 Claim: At the same number of examples, a model tuned on few different rules does not generalise to new ones; beyond
     some number of rules it does, and the change is sharp.
 Miniature: A rule is "replace this word by that one"; a question is a rule and a list of six words in which the first
-    stands twice, and only the one further left is to be replaced. 1, 16 and 512 rules, 512 examples in all, one pass.
-    Asked: lists under rules never trained on.
+    stands twice, and only the one further left is to be replaced. 1, 16 and 512 rules, 1,024 examples in all, one
+    pass. Asked: lists under rules never trained on.
 Expected: With one rule, new rules are followed in at most 10 of 100 cases; with 512 in at least 80; and 512 rules
     beat 16 by at least 10 points.
 Limits: The paper trained a small model from nothing on a million examples; the starter can copy words before it is
@@ -27,7 +27,7 @@ from didact.reproduce.seen import Seen, lead, row
 from didact.reproduce.sign import Sign
 
 COUNTS = (1, 16, 512)
-TOTAL, ITEMS, LENGTH = 512, 120, 6
+TOTAL, ITEMS, LENGTH = 1024, 120, 6
 LONGEST = 24  # tokens of an answer
 LOW, HIGH, SMALLEST = 0.1, 0.8, 0.1
 

@@ -13,7 +13,7 @@ import numpy as np
 from didact.audit.interval import Interval
 from didact.instance import Instance
 from didact.reproduce.bench import Asked, Trained
-from didact.reproduce.sign import Sign, overall, sentence
+from didact.reproduce.sign import Sign, count, overall, sentence
 
 PARTS = ("Claim", "Miniature", "Expected", "Limits", "Paper")
 What = Literal["score", "form", "content"]
@@ -66,12 +66,13 @@ def lead(one: Trained, other: Trained, asked: Sequence[Instance], name: str = "o
 
 def to_json(words: Mapping[str, str], seen: Seen) -> dict[str, Any]:
     """Everything that a page shows."""
-    verdicts = [sign.verdict for sign in seen.signs]
+
     columns = list(dict.fromkeys(column for row in seen.rows for column in row.figures))
     return {
         **words,
-        "verdict": overall(verdicts),
-        "sentence": sentence(words["name"], seen.signs),
+        "verdict": overall(seen.signs),
+        "count": list(count(seen.signs)),
+        "sentence": sentence(seen.signs),
         "note": seen.note,
         "columns": columns,
         "rows": [
@@ -81,6 +82,7 @@ def to_json(words: Mapping[str, str], seen: Seen) -> dict[str, Any]:
         "signs": [
             {
                 "says": sign.says,
+                "role": sign.role,
                 "expects": sign.expects,
                 "smallest": sign.smallest,
                 **_plain(sign.seen),

@@ -70,12 +70,15 @@ def reproduce(bench: Bench) -> Seen:
     first, last = ([float(new) for _, marks in found for new in part(marks, quarter)] for part in (_head, _tail))
     near = Interval(THRESHOLD - worst, THRESHOLD - worst, THRESHOLD - worst, 0.0, 1, 1)
     signs = [
-        Sign("no two kept prompts are more alike than 0.7", "no less", near, 1e-9),
-        Sign("fewer of the last proposals are new than of the first", "more",
-             gap_interval(np.array(first), np.array(last))),
+        Sign("no two kept prompts are more alike than 0.7", "no less", near, 1e-9, "control"),
+        Sign(
+            "fewer of the last proposals are new than of the first",
+            "more",
+            gap_interval(np.array(first), np.array(last)),
+        ),
         Sign("96 kept beat 32", "more", lead(arms[96], arms[32], asked["all"], "all")),
         Sign("256 kept are like 96", "same", lead(arms[256], arms[96], asked["all"], "all")),
-    ]  # fmt: skip
+    ]
     counts = ", ".join(f"{len(some):,}" for some, _ in found)
     note = (
         f"Of {len(found[0][1]):,} proposals {counts} were kept (by seed): {100 * np.mean(first):.0f}% of the first "

@@ -1,7 +1,8 @@
 """Does a sign appear? Decided by intervals alone, so that no reproduction can talk itself into its claim.
 
-A sign is a difference that a paper lets us expect. All signs of a reproduction must appear for its claim to appear, so
-testing several at once makes that verdict stricter, not looser.
+A sign is a difference that a paper lets us expect. All signs of the claim must appear for it to appear, so testing
+several at once makes that verdict stricter, not looser. Controls must appear for anything to be told at all; signs
+beside the claim are shown and decide nothing.
 """
 
 from __future__ import annotations
@@ -15,7 +16,13 @@ from didact.audit.interval import Interval
 
 Expect = Literal["more", "same", "no less"]
 Verdict = Literal["appears", "does not appear", "cannot be told"]
+Role = Literal["claim", "beside", "control"]
 Overall = Literal["the sign appears", "the sign appears in part", "the sign does not appear", "cannot be told"]
+KINDS: dict[Verdict, str] = {
+    "appears": "Appears",
+    "does not appear": "Does not appear",
+    "cannot be told": "Cannot be told",
+}
 
 
 @dataclass(frozen=True)
@@ -26,6 +33,7 @@ class Sign:
     expects: Expect
     seen: Interval
     smallest: float = 0.05
+    role: Role = "claim"
 
     @property
     def verdict(self) -> Verdict:
@@ -52,9 +60,11 @@ class Sign:
         return f"the interval is {width:.0f} points wide, and {100 * self.smallest:g} points matter"
 
 
-def overall(signs: Sequence[Verdict]) -> Overall:
-    """Appears: all do. In part: some do. Does not: none does, and one is ruled out. Else cannot be told."""
-    found = set(signs)
+def overall(signs: Sequence[Sign]) -> Overall:
+    """Appears: all of the claim do; in part: some; does not: none, and one is ruled out; else cannot be told."""
+    found = {sign.verdict for sign in signs if sign.role == "claim"}
+    if any(sign.role == "control" and sign.verdict != "appears" for sign in signs):
+        return "cannot be told"
     if found == {"appears"}:
         return "the sign appears"
     if "appears" in found:
@@ -62,18 +72,28 @@ def overall(signs: Sequence[Verdict]) -> Overall:
     return "the sign does not appear" if "does not appear" in found else "cannot be told"
 
 
-def sentence(name: str, signs: Sequence[Sign]) -> str:
+def count(signs: Sequence[Sign]) -> tuple[int, int]:
+    """How many signs of the claim appear, and of how many."""
+    claim = [sign for sign in signs if sign.role == "claim"]
+    return sum(sign.verdict == "appears" for sign in claim), len(claim)
+
+
+def sentence(signs: Sequence[Sign]) -> str:
     """The verdict in a sentence: which signs appear, which do not, and why others cannot be told."""
-    verdict = overall([sign.verdict for sign in signs])
-    parts = []
-    for kind in ("appears", "does not appear", "cannot be told"):
-        some = [sign for sign in signs if sign.verdict == kind]
-        told = [f"{sign.says} ({points(sign.seen)}{'; ' + sign.why if sign.why else ''})" for sign in some]
+    verdict, (some, all_) = overall(signs), count(signs)
+    parts = [f"{verdict[0].upper()}{verdict[1:]} ({some} of {all_})"]
+    for kind, name in KINDS.items():
+        told = [
+            f"{sign.says} ({points(sign.seen)}{'; ' + sign.why if sign.why else ''})"
+            for sign in signs
+            if sign.verdict == kind and sign.role == "claim"
+        ]
         if told:
-            parts.append(f"{kind}: {'; '.join(told)}")
-    head = f"{verdict[0].upper()}{verdict[1:]}"
-    count = sum(sign.verdict == "appears" for sign in signs)
-    return f"{head} ({count} of {len(signs)}). {'. '.join(part[0].upper() + part[1:] for part in parts)}."
+            parts.append(f"{name}: {'; '.join(told)}")
+    lost = [sign.says for sign in signs if sign.role == "control" and sign.verdict != "appears"]
+    if lost:
+        parts.append(f"A control fails: {'; '.join(lost)}")
+    return ". ".join(parts) + "."
 
 
 def points(seen: Interval) -> str:

@@ -22,7 +22,7 @@ from typing import Any
 from didact.instance import Instance
 from didact.reproduce.bench import Bench
 from didact.reproduce.seen import Seen, lead, row
-from didact.reproduce.sign import Sign
+from didact.reproduce.sign import Role, Sign
 
 CELLS = ((8, 16), (32, 4), (128, 1), (32, 16))  # tasks, instances of each
 STEPS, ITEMS = 32, 120
@@ -53,13 +53,13 @@ def reproduce(bench: Bench) -> Seen:
         for tasks, each in CELLS
     }
 
-    def step(one: tuple[int, int], other: tuple[int, int]) -> Sign:
+    def step(one: tuple[int, int], other: tuple[int, int], role: Role = "beside") -> Sign:
         seen = lead(grid[one], grid[other], asked["own"])
-        return Sign(f"{grid[one].name}: better than {grid[other].name}", "more", seen)
+        return Sign(f"{grid[one].name}: better than {grid[other].name}", "more", seen, role=role)
 
     most, least = grid[32, 16], grid[32, 4]
     signs = [
-        step((128, 1), (8, 16)),
+        step((128, 1), (8, 16), "claim"),
         step((32, 4), (8, 16)),
         step((128, 1), (32, 4)),
         Sign(f"{most.name}: like {least.name}", "same", lead(most, least, asked["own"])),

@@ -51,8 +51,7 @@ def reproduce(
         for name in names:
             results.append(one(name, folder, console, seeds=seeds, quick=quick, base=base))
             say(results[-1], console)
-        everything = [found for found in (_read(out, name) for name in REPRODUCTIONS) if found]
-        folder.write("README.md", index(everything))
+        folder.write("README.md", _index(out))
     return results
 
 
@@ -89,7 +88,7 @@ def publish(out: Path, pages: Path) -> list[str]:
             folder.write(f"{found['name']}.json", json.dumps(found, indent=1, ensure_ascii=False) + "\n")
             folder.write(f"{found['name']}.svg", picture(found))
             folder.write(f"{found['name']}.md", page(found))
-        folder.write("README.md", index([found for name in REPRODUCTIONS if (found := _read(pages, name))]))
+        folder.write("README.md", _index(pages))
     (pages / "lock").unlink(missing_ok=True)
     return [found["name"] for found in results]
 
@@ -102,10 +101,16 @@ def say(found: dict[str, Any], console: Console) -> None:
     console.say(found["sentence"])
 
 
+def _index(out: Path) -> str:
+    results = {name: found for name in REPRODUCTIONS if (found := _read(out, name))}
+    missing = {name: told(module)["title"] for name, module in REPRODUCTIONS.items() if name not in results}
+    return index(list(results.values()), missing)
+
+
 def _read(out: Path, name: str) -> dict[str, Any]:
     """The result of a reproduction; empty if there is none, or it is damaged."""
     try:
         found = json.loads((out / f"{name}.json").read_text("utf-8"))
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) and "made_of" in found and "verdict" in found else {}
+    return found if isinstance(found, dict) and {"made_of", "verdict", "count"} <= found.keys() else {}

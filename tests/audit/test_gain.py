@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 from planted import LEVELS, Fake, Said, everywhere, heldout, instance, near_only, subject, trained, untuned
@@ -207,6 +208,28 @@ def test_tables_per_task_and_cluster() -> None:
         "right form",
         "ranked accuracy",
     }
+
+
+def test_each_category_is_judged_by_its_own_measure() -> None:
+    """Super-NaturalInstructions: exact match in some categories, ROUGE-L in others, never pooled."""
+    items = [
+        replace(i, tags={**i.tags, "metric": "rouge_l"}) if i.origin.cluster == "extract" and i.origin.row < 35 else i
+        for i in heldout(60, levels=("seen_template",))
+    ]
+    details = gain(CONFIG, subject(untuned(), Fake(near_only(0.6), 0.97, 2), heldout=items))[0].details
+    rows = {(row["category"], row["measure"]): row for row in details["categories"]}
+    assert {key: row["n"] for key, row in rows.items()} == {
+        ("extract", "exact match"): 25,
+        ("extract", "ROUGE-L"): 35,
+        ("labels", "exact match"): 60,
+        ("options", "exact match"): 60,
+    }
+    for row in rows.values():
+        assert 0 <= row["tuned"]["low"] <= row["tuned"]["value"] <= row["tuned"]["high"] <= 1
+        assert row["change"]["value"] == pytest.approx(row["tuned"]["value"] - row["base"]["value"])
+        assert row["change"]["n"] == row["n"]
+    alone = gain(CONFIG, subject(untuned(), Fake(near_only(0.6), 0.97, 2), heldout=heldout(60, kinds=("options",))))[0]
+    assert alone.details["categories"] == []
 
 
 def test_examples_are_chosen_by_rule() -> None:

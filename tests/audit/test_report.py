@@ -144,6 +144,21 @@ def test_markdown_has_the_verdicts_and_their_tables(findings: list[Finding]) -> 
     assert "### Limits" in text
 
 
+def test_scores_by_category_stand_beside_those_of_the_level(findings: list[Finding]) -> None:
+    row = next(f for f in findings if f.details.get("level") == "seen_template").details["categories"][0]
+    ends = f"[{100 * row['tuned']['low']:.1f}, {100 * row['tuned']['high']:.1f}]"
+    markdown = report_markdown(findings, about())
+    line = next(line for line in markdown.split("\n") if line.startswith("| extract | exact match | "))
+    assert f" | {100 * row['tuned']['value']:.1f}% | {ends} | " in line
+    assert line.endswith(" | 40 |")
+    text = " ".join(" ".join(Page(report_html(findings, about())).words).split())
+    assert "Score by category (3)" in text
+    assert ends in text
+    one = [replace(f, details={**f.details, "categories": []}) for f in findings]
+    assert "category" not in report_markdown(one, about())
+    assert "Score by category" not in report_html(one, about())
+
+
 def test_nothing_at_all_still_makes_a_page() -> None:
     html = report_html([], About("empty"))
     assert Page(html).open == []

@@ -21,7 +21,7 @@ from didact.audit.controls import chance, majority, random_labels, swapped
 from didact.audit.exhibit import whiskers
 from didact.audit.few_shot import with_examples
 from didact.audit.interval import Floats, Interval
-from didact.audit.level import Level, lead_json, measures, members, table
+from didact.audit.level import Level, categories, lead_json, measures, members, table
 from didact.audit.level import leads as leads_of
 from didact.audit.measure import Measured, choose_examples, generous_score, is_long, measure, sample, task_of
 from didact.audit.subject import Arm, Finding, Speaker, Subject
@@ -190,6 +190,7 @@ def _finding(config: GainConfig, level: Level) -> Finding:
         ]
         if few
         else [],
+        "categories": categories(level),
         "tasks": table(level, "task"),
         "clusters": [{**row, "content": lead_json(leads.get(row["cluster"]))} for row in table(level, "cluster")],
         "unrankable": evidence.unrankable,

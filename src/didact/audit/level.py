@@ -34,6 +34,10 @@ class Level:
         rows = [row for row, keep in zip(groups_of(self.instances), known, strict=True) if keep]
         return mean_interval(values[known], rows, seed=self.seed, level=level)
 
+    def share(self, values: Floats) -> Interval:
+        """Mean of scores from 0 to 1, rows resampled whole."""
+        return mean_interval(values, groups_of(self.instances), seed=self.seed, span=(0.0, 1.0))
+
 
 def measures(level: Level, least: int) -> list[dict[str, Any]]:
     """Every measure as a row: base, tuned, their paired difference, and the random-label control."""
@@ -91,6 +95,25 @@ def table(level: Level, key: Literal["task", "cluster"]) -> list[dict[str, Any]]
             }
         )
     return sorted(rows, key=lambda row: (-row["value"], row[key]))
+
+
+def categories(level: Level) -> list[dict[str, Any]]:
+    """Score of each cluster by its own measure, before and after, with 95% intervals; nothing if there is one cluster.
+
+    Super-NaturalInstructions is judged so: exact match in some categories, ROUGE-L in the others (Wang et al. 2022).
+    """
+    clusters = members(level, "cluster")
+    rows = []
+    for name in sorted(clusters) if len(clusters) > 1 else ():
+        for measure, long in (("exact match", False), ("ROUGE-L", True)):
+            chosen = [i for i in clusters[name] if is_long(level.instances[i]) == long]
+            if chosen:
+                here = replace(level, instances=[level.instances[i] for i in chosen])
+                base, tuned = level.base.score[chosen], level.tuned.score[chosen]
+                told = {"base": here.share(base), "tuned": here.share(tuned), "change": here.interval(tuned - base)}
+                figures = {key: interval.to_json() for key, interval in told.items()}
+                rows.append({"category": name, "measure": measure, "n": len(chosen), **figures})
+    return rows
 
 
 def members(level: Level, key: Literal["task", "cluster"], least: int = 1) -> dict[str, list[int]]:

@@ -150,6 +150,7 @@ def _environment() -> jinja2.Environment:
         percent=_percent,
         signed=_signed,
         span=_span,
+        ends=_ends,
         number=_number,
         cell=cell,
         axis=axis,
@@ -239,6 +240,11 @@ def _signed(value: float | None, scale: float = 100, digits: int = 1) -> str:
 def _span(interval: Mapping[str, float | None], scale: float = 100, digits: int = 1) -> str:
     low, high = interval.get("low"), interval.get("high")
     return f"[{_signed(low, scale, digits)}, {_signed(high, scale, digits)}]"
+
+
+def _ends(interval: Mapping[str, float]) -> str:
+    """The ends of an interval of a share, in percent."""
+    return f"[{100 * interval['low']:.1f}, {100 * interval['high']:.1f}]"
 
 
 def cell(text: object) -> str:

@@ -83,7 +83,7 @@ CASES: dict[str, tuple[str, bytes, str, str, str]] = {
         "",
         TEMPLATES.format("{{ instrution }}", "{{ output }}"),
         'rows.jsonl:1:instrution: the template needs the column "instrution", which the row lacks (template "one") - '
-        'did you mean "instruction"? (rename: {COLUMN: instrution} gives it that name)',
+        'did you mean "instruction"? (rename: {COLUMN: instrution} gives it that name), ' + DROP,
     ),
     "label outside the choices": (
         "rows.jsonl",

@@ -148,6 +148,7 @@ def test_a_sentence_with_a_wrong_line_is_named_and_dropped_whole(tmp_path: Path)
         ("U-a U-a B-a L-a", [("a", 0, 1), ("a", 1, 2), ("a", 2, 4)]),
         ("a a O b-c", [("a", 0, 2), ("b-c", 3, 4)]),
         ("B-a I-b _ E-c", [("a", 0, 1), ("b", 1, 2), ("c", 3, 4)]),
+        ("I- I- O S-", [("", 0, 2), ("", 3, 4)]),
     ],
 )
 def test_tags_of_every_scheme_give_entities(tags: str, found: list[tuple[str, int, int]]) -> None:

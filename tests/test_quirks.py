@@ -42,7 +42,8 @@ QUIRKS: dict[str, tuple[str, bytes, dict[str, Any], int, dict[str, int], str]] =
         "r.jsonl",
         b'{"text": "a", "label": 1}\n{"text": "b"}\n',
         {}, 2, {"faulty row": 1},
-        'r.jsonl:2:label: labels names the column "label", which the row lacks',
+        'r.jsonl:2:label: labels names the column "label", which the row lacks - use one of: text '
+        "or drop such rows: on_error: drop",
     ),
     "label -1": (
         "r.csv",
@@ -227,3 +228,25 @@ def test_a_dev_file_that_is_the_test_file_leaves_nothing_to_learn_from(tmp_path:
     verdicts = strategy(DecontaminateConfig(), trained, Context(heldout=heldout, tokens=None, max_length=100))
     assert not any(verdict.keep for verdict in verdicts)
     assert all(verdict.near for verdict in verdicts)
+
+
+def test_a_first_row_without_its_label_is_dropped_like_any_other(tmp_path: Path) -> None:
+    rows = b'{"text": "a"}\n' + b"".join(b'{"text": "film %d", "label": %d}\n' % (n, n % 2) for n in range(4))
+    instances, drops = made(tmp_path, "r.jsonl", rows, on_error="drop")
+    assert len(instances) == 4
+    assert [(drop.reason, drop.origin.row) for drop in drops] == [("faulty row", 1)]
+    with pytest.raises(UsageError, match=r"r.jsonl:1:label: .* - use one of: text or drop such rows: on_error: drop$"):
+        made(tmp_path, "r.jsonl", rows)
+    with pytest.raises(UsageError, match=r'r.jsonl:1:label: labels names the column "label", .* - use one of: text$'):
+        made(tmp_path, "r.jsonl", rows[:14], on_error="drop", labels={"label": ["bad", "good"]})
+
+
+def test_a_label_glued_to_its_text_names_the_option_that_takes_it_out(tmp_path: Path) -> None:
+    lines = b"1:x film 0\n0:y film 1\n"
+    with pytest.raises(UsageError) as raised:
+        made(tmp_path, "r.train", lines, layout="lines")
+    told = str(raised.value)
+    assert 'r.train:1:label: labels names the column "label", which the row lacks' in told
+    assert r'take it out: pattern: "(?P<label>\\S+) (?P<text>.*)"; else rename: {text: label}' in told
+    pattern = r"(?P<label>\d):(?P<fine>\w) (?P<text>.*)"
+    assert len(made(tmp_path, "r.train", lines, layout="lines", pattern=pattern)[0]) == 2

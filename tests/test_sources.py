@@ -82,7 +82,8 @@ def test_labels_and_group_follow_a_renamed_column(folder: Path) -> None:
         ({"group": ["txt"]}, '1:txt: group names the column "txt", which the row lacks - did you mean "text"?'),
         (
             {"labels": {"lable": ["a"]}},
-            '1:lable: labels names the column "lable", which the row lacks - did you mean "label"?',
+            '1:lable: labels names the column "lable", which the row lacks - did you mean "label"? '
+            "or drop such rows: on_error: drop",
         ),
         (
             {"rename": {"text": "label"}},
@@ -91,7 +92,7 @@ def test_labels_and_group_follow_a_renamed_column(folder: Path) -> None:
         (
             {"rename": {"text": "sentence"}, "labels": LABELS, "templates": "mine.yaml"},
             '1:text: the template needs the column "text", which the row lacks (template "one") - use one of: label, '
-            "sentence, split (rename: {COLUMN: text} gives it that name)",
+            "sentence, split (rename: {COLUMN: text} gives it that name), or drop such rows: on_error: drop",
         ),
         (
             {},

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import pickle
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -12,13 +14,16 @@ from conftest import need_material
 
 from didact.audit.measure import is_long
 from didact.build import BuildConfig, build
+from didact.build.plan import stripped
+from didact.console import Console
 from didact.errors import UsageError
 from didact.formats import from_instances, to_instances
-from didact.formats.super_ni import encode, head_of, metric, read_super_ni
+from didact.formats.super_ni import Shown, encode, head_of, metric, read_super_ni
 from didact.instance import Drop, Instance, Origin
+from didact.run import open_run
 from didact.sources import FileSource, SuperNISource, Task, open_source
 from didact.superni import open_tasks
-from didact.token_count import tokenizer_json
+from didact.token_count import counter, tokenizer_json
 
 
 def task(name: str = "t", **changes: Any) -> dict[str, Any]:
@@ -78,7 +83,7 @@ ASKED = "Now complete the following example -\nInput: 5.\nOutput: "
     ],
 )
 def test_the_five_encodings(encoding: str, text: str) -> None:
-    parts = encode(head_of(task(), "t"), " 5 ", encoding)
+    parts = encode(head_of(task(), "t"), " 5 ", encoding, Shown())
     assert "".join(part.value for part in parts) == text
     assert {part.slot: part.value for part in parts}["input"] == "5"
     demos = "".join(part.value for part in parts if part.slot == "demo")
@@ -88,8 +93,8 @@ def test_the_five_encodings(encoding: str, text: str) -> None:
 
 def test_examples_are_added_only_while_they_fit() -> None:
     head = head_of(task(), "t")
-    whole = sum(len(part.value) for part in encode(head, "5", "negative")) / 4
-    shown = [encode(head, "5", "negative", int(whole) + 1 - n) for n in range(0, 40, 4)]
+    whole = sum(len(part.value) for part in encode(head, "5", "negative", Shown())) / 4
+    shown = [encode(head, "5", "negative", Shown(max_length=int(whole) + 1 - n)) for n in range(0, 40, 4)]
     demos = [[part.value for part in parts if part.slot == "demo"] for parts in shown]
     assert demos[0] == [ONE, TWO, WRONG]
     assert [ONE, TWO] in demos
@@ -306,3 +311,53 @@ def test_an_input_too_long_by_itself_is_cut_before_the_cue_and_says_so(tmp_path:
     assert {row.origin.row: row.tags.get("cut", "") for row in found} == {1: "input", 2: "", 3: ""}
     (whole,) = read_super_ni(task(Instances=rows[:1]), Origin("t", 1))
     assert "é" * 3000 in whole.messages[0].text, "converting a file loses nothing"
+
+
+def test_tokens_are_counted_by_the_tokenizer_where_there_is_one(tmp_path: Path) -> None:
+    tokenizer = tokenizer_json("starter")
+    count = counter(tokenizer)
+    long = task("one", Instances=[{"input": "1 " * n + "end", "output": "x"} for n in (1, 30, 90, 400)])
+    folder = write(tmp_path / "tasks", one=long)
+    config = SuperNISource(path=str(folder), encoding="negative", max_length=150)
+
+    def prompts(tokenizer: str) -> dict[int, Instance]:
+        tasks = open_source(config, tmp_path, [].append, tokenizer=tokenizer)
+        handed = pickle.loads(pickle.dumps(stripped(tasks)))  # as other processes get them
+        assert handed[0].mapping.read.args == tasks[0].mapping.read.args
+        return {i.origin.row: i for i in build(tasks, BuildConfig(heldout_rows=0), [].append)}
+
+    exact, rough = prompts(tokenizer), prompts("")
+    sizes = {row: count(instance.prompt) for row, instance in exact.items()}
+    shown = {row: [p.slot for p in i.messages[0].parts].count("demo") for row, i in exact.items()}
+    assert shown[1] > shown[2] > shown[3] == 0
+    assert all(size <= 150 for size in sizes.values())
+    assert {row for row, instance in exact.items() if "cut" in instance.tags} == {4}
+    assert sizes[4] > 140  # as much of the input as fits
+    for row, instance in exact.items():  # one example more would be too much
+        more = config.model_copy(update={"max_length": 10_000})
+        wide = next(i for i in read_rows(more, tmp_path) if i.origin.row == row)
+        demos = [p for p in wide.messages[0].parts if p.slot == "demo"][: shown[row] + 1]
+        if len(demos) > shown[row] and "cut" not in instance.tags:
+            parts = [p for p in wide.messages[0].parts if p.slot != "demo"]
+            assert count("".join(p.value for p in [parts[0], *demos, *parts[1:]])) > 150
+    assert any(rough[row].prompt != exact[row].prompt for row in exact)
+
+
+def read_rows(config: SuperNISource, folder: Path) -> list[Instance]:
+    return list(build(open_source(config, folder, [].append), BuildConfig(heldout_rows=0), [].append))
+
+
+def test_a_run_says_what_counted_the_tokens_of_prompts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path / "tasks", one=task("one"))
+    (tmp_path / "recipe.yaml").write_text("sources: [{type: super-ni, path: tasks}]\n")
+
+    def said(out: str) -> str:
+        console = Console()
+        console.rich.file = io.StringIO()
+        with open_run(tmp_path / "recipe.yaml", tmp_path / out, [], console) as run:
+            run.upto("build")
+        return " ".join(console.rich.file.getvalue().split())
+
+    assert "within max_length in tokens as starter counts them" in said("a")
+    monkeypatch.setattr("didact.run.find_spec", lambda name: None)
+    assert "within max_length at four bytes a token: no tokenizer is there" in said("b")

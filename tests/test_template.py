@@ -127,7 +127,7 @@ def test_a_missing_column_names_template_column_and_nearest() -> None:
         promptsource("{{ question }} ||| x").render({"questoin": "q", "answer": "a"})
     assert str(raised.value) == (
         'question: the template needs the column "question", which the row lacks (template "t") - did you mean '
-        '"questoin"? (rename: {COLUMN: question} gives it that name)'
+        '"questoin"? (rename: {COLUMN: question} gives it that name), or drop such rows: on_error: drop'
     )
     with pytest.raises(UsageError, match=r'^txt: the template needs "txt" inside a column.*did you mean "text"\?$'):
         promptsource("{{ choices.txt }} ||| x").render({"choices": {"text": ["a"]}})

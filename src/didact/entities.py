@@ -17,18 +17,18 @@ def entities(tokens: Sequence[str], tags: Sequence[str]) -> list[dict[str, Any]]
     if len(tokens) != len(tags):
         raise ValueError(f"{len(tokens)} tokens but {len(tags)} tags")
     found: list[dict[str, Any]] = []
-    open_type = ""
+    open_type: str | None = None
     for place, (token, tag) in enumerate(zip(tokens, tags, strict=True)):
         if not isinstance(tag, str):
             raise ValueError(f"the tag {tag!r} is no name: declare the names of the tags in the source's `labels`")
         prefixed = tag[1:2] == "-" and tag[0] in BEGINS + GOES_ON
         kind, prefix = (tag[2:], tag[0]) if prefixed else (tag, "I")
         if tag in OUTSIDE:
-            open_type = ""
+            open_type = None
         elif prefix in GOES_ON and kind == open_type:
             found[-1] |= {"text": f"{found[-1]['text']} {token}", "end": place + 1}
-            open_type = "" if prefix in "EL" else kind
+            open_type = None if prefix in "EL" else kind
         else:
             found.append({"text": str(token), "type": kind, "start": place, "end": place + 1})
-            open_type = "" if prefix in SINGLE + "EL" else kind
+            open_type = None if prefix in SINGLE + "EL" else kind
     return found

@@ -13,6 +13,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from didact.errors import UsageError, nearest
+from didact.tables import DROP
 from didact.template import Template
 
 QUOTE = 'YAML reads yes, no, true and false as truth values: quote them, "yes"'
@@ -176,6 +177,5 @@ def check_columns(wanted: Sequence[str], row: Mapping[str, Any], where: str) -> 
     """UsageError if a column that a setting names is not in a row."""
     for column in wanted:
         if column not in row:
-            raise UsageError(
-                f'{where} names the column "{column}", which the row lacks', nearest(column, row), field=column
-            )
+            fix = f"{nearest(column, row)} {DROP}" if where == "labels" else nearest(column, row)
+            raise UsageError(f'{where} names the column "{column}", which the row lacks', fix, field=column)

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -236,9 +237,13 @@ class Run:
         return self._beside((recipe or self.recipe).model)
 
     def tokenizer_name(self) -> str:
-        """The model whose tokenizer counts the tokens of examples; empty where there are no examples."""
-        few_shot = self.recipe.build.few_shot
-        return self._beside(few_shot.tokenizer or self.recipe.model) if few_shot.share else ""
+        """The model whose tokenizer counts the tokens of examples; empty where none is needed or there.
+
+        Prompts of task files can do without: then four bytes are taken for a token.
+        """
+        few_shot, files = self.recipe.build.few_shot, any(s.type == "super-ni" for s in self.recipe.sources)
+        counted = few_shot.share or (files and find_spec("tokenizers") is not None)
+        return self._beside(few_shot.tokenizer or self.recipe.model) if counted else ""
 
     def _beside(self, name: str) -> str:
         beside = self.home / name

@@ -27,6 +27,7 @@ from didact.errors import UsageError, nearest
 from didact.instance import Part, Slot
 from didact.languages import language
 from didact.reach import label_uses, mark, tainted
+from didact.tables import DROP
 
 LONGEST = 2048  # characters of a printed value that promptsource keeps
 OPEN, CLOSE = "\udc02", "\udc03"
@@ -209,7 +210,7 @@ def _explain(error: _Missing, row: Mapping[str, Any]) -> Exception:
     if error.holder is missing:
         problem = f'the template needs the column "{error.name}", which the row lacks'
         known = [column for column in row if column not in ("answer_choices", "_split")]
-        fix = f"{nearest(str(error.name), known)} (rename: {{COLUMN: {error.name}}} gives it that name)"
+        fix = f"{nearest(str(error.name), known)} (rename: {{COLUMN: {error.name}}} gives it that name), {DROP}"
         return UsageError(problem, fix, field=str(error.name))
     if isinstance(error.holder, Mapping):
         problem = f'the template needs "{error.name}" inside a column, which the row lacks'

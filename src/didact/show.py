@@ -49,9 +49,16 @@ def instances_of(run: Run, number: int, drops: list[Drop]) -> tuple[Row, list[In
     """A row and all that the recipe makes of it, held out or not."""
     from didact.build import build_row
     from didact.sources import open_source
+    from didact.token_count import tokenizer_json
 
-    tasks = (task for source in run.recipe.sources for task in open_source(source, run.home, drops.append, run.path))
-    rows: Iterator[tuple[Task, Row]] = ((task, row) for task in tasks for row in task.rows())
+    counted_by = run.tokenizer_name()
+    tokenizer = tokenizer_json(counted_by) if counted_by else ""
+    opened = (
+        task
+        for source in run.recipe.sources
+        for task in open_source(source, run.home, drops.append, run.path, tokenizer)
+    )
+    rows: Iterator[tuple[Task, Row]] = ((task, row) for task in opened for row in task.rows())
     found = next(islice(rows, max(0, number - 1), None), None) if number >= 1 else None
     if found is None:
         raise UsageError(f"there is no row {number}", "rows are counted from 1 through all sources", field="--row")

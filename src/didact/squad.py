@@ -118,8 +118,8 @@ def _row(article: Row, paragraph: Row, question: Any) -> tuple[Row, dict[str, An
     """The row of a question, and what its columns do not tell of the question."""
     none = question.get("is_impossible", False)
     row = {
-        "id": question.get("id", ""),
-        "title": article.get("title", ""),
+        **({"id": question["id"]} if "id" in question else {}),
+        **({"title": article["title"]} if "title" in article else {}),
         "context": paragraph["context"],
         "question": question["question"],
         "answers": flat_answers([] if none else question["answers"]),
@@ -127,8 +127,8 @@ def _row(article: Row, paragraph: Row, question: Any) -> tuple[Row, dict[str, An
     others = _rest(question, "id", "question", "answers")
     taken = {key: value for key, value in others.items() if key in (*FLAT, BESIDE)}
     beside: dict[str, Any] = {"question": taken} if taken else {}
-    if missing := [key for key in ("id", "answers") if key not in question]:
-        beside["without"] = missing
+    if "answers" not in question:
+        beside["without"] = ["answers"]
     row |= {key: value for key, value in others.items() if key not in taken}
     if "answers" in question and _listed(row["answers"]) != question["answers"]:
         beside["answers"] = question["answers"]
@@ -137,7 +137,7 @@ def _row(article: Row, paragraph: Row, question: Any) -> tuple[Row, dict[str, An
 
 def _plain(row: Row) -> list[Any]:
     """What a question is, however its row writes it."""
-    return [row.get("id", ""), row.get("title", ""), row["context"], row["question"], flat_answers(row["answers"])]
+    return [row.get("id"), row.get("title"), row["context"], row["question"], flat_answers(row["answers"])]
 
 
 def _question(row: Row, beside: Mapping[str, Any]) -> dict[str, Any]:
@@ -166,9 +166,13 @@ def _listed(answers: Any) -> list[dict[str, Any]]:
 def _usual(row: Row, before: Row | None) -> list[dict[str, Any]]:
     """What begins before a question if nothing else is said: another title an article, another text a paragraph."""
     paragraph = {"paragraph": {"context": row["context"]}}
-    if before is None or before.get("title", "") != row.get("title", ""):
-        return [{"article": {"title": row.get("title", "")}}, paragraph]
+    if before is None or _title(before) != _title(row):
+        return [{"article": _title(row)}, paragraph]
     return [] if before["context"] == row["context"] else [paragraph]
+
+
+def _title(row: Row) -> dict[str, Any]:
+    return {"title": row["title"]} if row.get("title") is not None else {}
 
 
 def _owned(opens: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -177,7 +181,7 @@ def _owned(opens: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     found = list(opens)
     for kind, key in (("article", "title"), ("paragraph", "context")):
         own = next((place for place in reversed(range(len(found))) if kind in found[place]), None)
-        if own is not None and key in found[own][kind]:
+        if own is not None and found[own][kind].get(key) is not None:
             found[own] = {kind: _rest(found[own][kind], key), "own": True}
     return found
 
@@ -187,7 +191,7 @@ def _open(articles: list[dict[str, Any]], opens: Any, row: Row, before: Row | No
     events = usual = _usual(row, before)
     if opens is not None:
         events = [event for event in usual if "article" in event and not any("article" in e for e in opens)] + opens
-    own = {"article": {"title": row.get("title", "")}, "paragraph": {"context": row["context"]}}
+    own = {"article": _title(row), "paragraph": {"context": row["context"]}}
     for event in events:
         kind = "article" if "article" in event else "paragraph"
         _begin(articles, {kind: {**own[kind], **event[kind]}} if event.get("own") else event)

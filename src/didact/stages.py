@@ -37,7 +37,8 @@ def build(run: Run) -> Done:
     from didact.token_count import tokenizer_json
 
     def open_tasks(drop: Callable[[Drop], None]) -> list[Task]:
-        return [task for source in run.recipe.sources for task in open_source(source, run.home, drop, run.path)]
+        opened = (open_source(source, run.home, drop, run.path, tokenizer) for source in run.recipe.sources)
+        return [task for tasks in opened for task in tasks]
 
     work, counted_by = run.path / "building", run.tokenizer_name()
     tokenizer = tokenizer_json(counted_by) if counted_by else ""
@@ -65,6 +66,11 @@ def build(run: Run) -> Done:
     cleaned = any(config.type == "decontaminate" for config in run.recipe.curate)
     for line in told(mixture, cleaned):
         run.console.stage("", line)
+    if any(source.type == "super-ni" for source in run.recipe.sources):
+        words = (
+            f"in tokens as {counted_by} counts them" if tokenizer else "at four bytes a token: no tokenizer is there"
+        )
+        run.console.stage("", f"prompts of task files are within max_length {words}")
     run.journal["mixture"] = {name: [task["asked"], task["rate"]] for name, task in mixture["tasks"].items()}
     counts = {"instances": built, "held out": heldout, "rows dropped": sum(drops.values())}
     counts |= {"pictures": pictured} if pictured else {}

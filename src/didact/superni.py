@@ -18,12 +18,15 @@ from didact.instance import Drop, Instance, Origin, digest
 from didact.languages import CODES
 from didact.sources import Row, SuperNISource, Task
 from didact.template import expand, matches
+from didact.token_count import Counting
 
 HELD = "heldout_cluster"
 
 
-def open_tasks(config: SuperNISource, folder: Path, drop: Callable[[Drop], None]) -> list[Task]:
+def open_tasks(config: SuperNISource, folder: Path, drop: Callable[[Drop], None], tokenizer: str = "") -> list[Task]:
     """The tasks of a folder of task files; those that the split leaves out go to `drop`, broken ones too if wanted.
+
+    tokenizer: what counts the tokens of prompts, as `tokenizer_json` gives it; without it, four bytes are one.
 
     Raises UsageError for a folder without task files and, unless faults are dropped, for the first broken file.
     """
@@ -45,7 +48,11 @@ def open_tasks(config: SuperNISource, folder: Path, drop: Callable[[Drop], None]
                 drop(Drop(reason, f"all instances of {head.name}", Origin(str(file), 0, task=head.name)))
             else:
                 levels[head.name] = level
-    found = [_task(file, head, config, levels[head.name], drop) for file, head in heads.items() if head.name in levels]
+    count = Counting(tokenizer) if tokenizer else None
+    shown = Shown(config.encoding, config.max_length, config.seed, cut=True, count=count)
+    found = [
+        _task(file, head, config, shown, levels[head.name], drop) for file, head in heads.items() if head.name in levels
+    ]
     if not found:
         raise UsageError("no task is left to read", "change `use` or `split`, or mend the files", file=place)
     return found
@@ -81,10 +88,11 @@ def _place(head: Head, tests: set[str], tested: set[str]) -> tuple[str, str]:
     return "", "shares a source dataset with a test task" if tested.intersection(head.sources) else ""
 
 
-def _task(file: Path, head: Head, config: SuperNISource, level: str, drop: Callable[[Drop], None]) -> Task:
+def _task(
+    file: Path, head: Head, config: SuperNISource, shown: Shown, level: str, drop: Callable[[Drop], None]
+) -> Task:
     cluster = test_category(head.categories) or (head.categories[0] if head.categories else head.name)
     origin = Origin(str(file), 0, task=head.name, cluster=cluster, licence=head.licence)
-    shown = Shown(config.encoding, config.max_length, config.seed, cut=True)
 
     def rows() -> Iterator[Row]:
         task = _load(file)

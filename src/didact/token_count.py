@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from didact.errors import UsageError, missing_extra
@@ -41,6 +43,21 @@ def counter(tokenizer: str) -> Count:
     made.no_truncation()
     made.no_padding()
     return lambda text: len(made.encode(text, add_special_tokens=False).ids)
+
+
+@dataclass(frozen=True)
+class Counting:
+    """Counts as `counter` does, and can be handed to another process, which makes the tokenizer anew."""
+
+    tokenizer: str
+
+    def __call__(self, text: str) -> int:
+        return _made(self.tokenizer)(text)
+
+
+@lru_cache(maxsize=2)
+def _made(tokenizer: str) -> Count:
+    return counter(tokenizer)
 
 
 def _converted(folder: Path) -> str:

@@ -7,7 +7,7 @@ while the whole prompt fits. Of several outputs one, drawn by its content, is th
 from __future__ import annotations
 
 import string
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib import resources
@@ -21,20 +21,24 @@ from didact.instance import Instance, Message, Origin, Part, digest
 from didact.sandbox import TemplateDrop
 
 Encoding = Literal["definition", "examples", "positive", "negative", "explanations", "mixed"]
-BYTES_PER_TOKEN = 4  # of English in the vocabularies of T5 and its like; the rule needs no more than a rough count
+BYTES_PER_TOKEN = 4  # of English in the vocabularies of T5 and its like, where no tokenizer counts
+SEAM = 8  # tokens by which joining two pieces may change their number
+Count = Callable[[str], int]
 
 
 @dataclass(frozen=True)
 class Shown:
     """How instances are put: the encoding, the tokens that a prompt with examples may have, and the seed of draws.
 
-    cut: an input that is too long by itself is cut at its end, and the instance says so.
+    cut: an input that is too long by itself is cut at its end, and the instance says so. count: tokens of a text; none:
+    they are taken as four bytes each.
     """
 
     encoding: Encoding = "positive"
     max_length: int = 1024
     seed: int = 0
     cut: bool = False
+    count: Count | None = None
 
 
 @dataclass(frozen=True)
@@ -102,23 +106,22 @@ def instance_of(
     answer = outputs[int(drawn[8:], 16) % len(outputs)]
     others = tuple(dict.fromkeys(text for text in outputs if text != answer))
     try:
-        parts = encode(head, row["input"], encoding, shown.max_length)
+        parts = encode(head, row["input"], encoding, shown)
     except TemplateDrop:
         if shown.encoding != "mixed":
             raise
         encoding = "definition"
-        parts = encode(head, row["input"], encoding, shown.max_length)
+        parts = encode(head, row["input"], encoding, shown)
     tags = {"template": encoding, "metric": metric(head.categories)}
-    over = _length(parts) - shown.max_length
-    if shown.cut and over > 0:
-        parts, tags["cut"] = _cut(parts, over), "input"
+    if shown.cut and not _fits(parts, shown):
+        parts, tags["cut"] = _cut(parts, shown), "input"
     tags |= kept("super-ni", instance=dict(row)) if held is None else kept("super-ni", **held)
     messages = (Message("user", parts), Message("assistant", (Part(answer, "answer"),)))
     return Instance.of(messages, replace(origin, via=f"super-ni:{encoding}"), others, tags=tags)
 
 
-def encode(head: Head, given: str, encoding: str, max_length: int = 1024) -> tuple[Part, ...]:
-    """The prompt of an instance in an encoding; examples are added only while it is within `max_length` tokens.
+def encode(head: Head, given: str, encoding: str, shown: Shown) -> tuple[Part, ...]:
+    """The prompt of an instance in an encoding; examples are added only while it is within `shown.max_length` tokens.
 
     Raises TemplateDrop where an encoding without the definition has no example to show.
     """
@@ -137,7 +140,7 @@ def encode(head: Head, given: str, encoding: str, max_length: int = 1024) -> tup
             if explained and explanation.strip():
                 text += _ended(word["example_explanation"] + explanation.strip())
             demo = Part(text + word["after_example"], "demo")
-            if _length([*before, *demos, demo, *after]) > max_length:
+            if not _fits([*before, *demos, demo, *after], shown):
                 break
             demos.append(demo)
     if not defined and not demos:
@@ -215,18 +218,35 @@ def _ended(text: str) -> str:
     return text if text[-1:] and text[-1] in string.punctuation else text + "."
 
 
-def _length(parts: Sequence[Part]) -> float:
-    return sum(len(part.value.encode("utf-8", "surrogatepass")) for part in parts) / BYTES_PER_TOKEN
+def _fits(parts: Sequence[Part], shown: Shown) -> bool:
+    """Whether a prompt is within its tokens. Those of pieces add up to those of the whole but for the seams, so the
+    whole is counted only near the limit."""
+    if shown.count is None:
+        data = sum(len(part.value.encode("utf-8", "surrogatepass")) for part in parts)
+        return data / BYTES_PER_TOKEN <= shown.max_length
+    over = sum(_tokens(shown.count, part.value) for part in parts) - shown.max_length
+    if abs(over) > SEAM * len(parts):
+        return over < 0
+    return shown.count("".join(part.value for part in parts)) <= shown.max_length
 
 
-def _cut(parts: tuple[Part, ...], over: float) -> tuple[Part, ...]:
-    """The prompt with its input shorter by `over` tokens. Tk-Instruct cuts off the cue for the answer, too."""
+@lru_cache(maxsize=8192)
+def _tokens(count: Count, text: str) -> int:
+    """Tokens of a definition or an example, which all instances of a task share."""
+    return count(text)
 
-    def shorter(text: str) -> str:
-        data = text.encode("utf-8", "surrogatepass")
-        return data[: max(0, len(data) - int(over * BYTES_PER_TOKEN))].decode("utf-8", "ignore").rstrip()
 
-    return tuple(replace(part, value=shorter(part.value)) if part.slot == "input" else part for part in parts)
+def _cut(parts: tuple[Part, ...], shown: Shown) -> tuple[Part, ...]:
+    """The prompt with as much of its input as fits, at least none. Tk-Instruct cuts off the cue for the answer, too."""
+
+    def with_only(length: int) -> tuple[Part, ...]:
+        return tuple(replace(p, value=p.value[:length].rstrip()) if p.slot == "input" else p for p in parts)
+
+    fits, beyond = 0, max((len(part.value) for part in parts if part.slot == "input"), default=0)
+    while beyond - fits > 1:
+        middle = (fits + beyond) // 2
+        fits, beyond = (middle, beyond) if _fits(with_only(middle), shown) else (fits, middle)
+    return with_only(fits)
 
 
 @lru_cache(maxsize=1)

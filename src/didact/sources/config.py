@@ -215,7 +215,8 @@ class SuperNISource(BaseModel):
     max_length: int = Field(
         1024,
         ge=1,
-        description="tokens of a prompt, about: examples that do not fit stay out, then the input is cut at its end",
+        description="tokens of a prompt, as the run's tokenizer counts them (without one, four bytes are a token): "
+        "examples that do not fit stay out, then the input is cut at its end",
     )
     instances_per_task: int | None = Field(None, ge=1, description="at most this many instances of each task")
     split: Literal["none", "official"] = Field(

@@ -28,6 +28,7 @@ from didact.sources.config import (
 )
 from didact.sources.file import Records, reader, stop
 from didact.sources.task import Row, Task
+from didact.tables import DROP
 from didact.template import Template, TemplateDrop, choose, expand, template_file
 from didact.template_set import TemplateSet, load_set
 
@@ -39,11 +40,13 @@ def open_source(
     folder: Path,
     drop: Callable[[Drop], None],
     home: Path | None = None,
+    tokenizer: str = "",
 ) -> list[Task]:
     """The tasks of a source; its first row is looked at, so that a wrong setting is told at once.
 
     folder: where the recipe lies. drop: gets every row that is left out, with its reason. home: the folder of a run,
-    that keeps their pictures; without it they go with the process. Raises UsageError.
+    that keeps their pictures; without it they go with the process. tokenizer: counts the tokens of prompts that come
+    with their examples (`token_count`). Raises UsageError.
     """
     home = home or scratch()
     if isinstance(config, StarterSource):
@@ -56,7 +59,7 @@ def open_source(
     if isinstance(config, SuperNISource):
         from didact.superni import open_tasks
 
-        return open_tasks(config, folder, drop)
+        return open_tasks(config, folder, drop, tokenizer)
     if isinstance(config, FileSource):
         path = folder / expand(config.path)
         name, source = config.task or path.name.split(".")[0], expand(config.path)
@@ -122,7 +125,7 @@ def _task(
         drop(Drop(reason, str(error), replace(origin, row=error.line or 0)))
 
     look = fault if on_error == "stop" else _ignore
-    raw = next(read(look), (0, {}))[1]
+    raw = (_first(read, look, on_error) or (0, {}))[1]
     config, labels = suggested(config, found, raw, labels, file)
     places = [*config.rename, *config.where, *config.group, *labels]
     if any("." in place for place in places):
@@ -145,7 +148,7 @@ def _task(
         try:
             check_columns(list(columns), first[1], setting)
         except UsageError as error:
-            raise error.at(file=path, line=first[0]) from error
+            raise _cured(error.at(file=path, line=first[0]), first[1], config, path) from error
     group = tuple(config.rename.get(column, column) for column in config.group)
     languages = tuple(config.languages)
     task = Task(
@@ -164,7 +167,7 @@ def _task(
     if config.templates:
         renamed = columns_after(labels, config.rename)
         bound = tuple(bind(template, renamed) for template in chosen)
-        _try(bound, next(rows(look), None), path)
+        _try(bound, next(rows(look), None), path, config)
         spoken = (code.strip() for template in bound for code in template.metadata.get("languages", "").split(","))
         return replace(task, templates=bound, languages=languages or tuple(dict.fromkeys(filter(None, spoken))))
     looked_at = [row.data for row in islice(rows(look), LOOKED_AT)]
@@ -177,7 +180,7 @@ def _task(
         raise error.at(file=path) from error
 
 
-def _try(templates: Sequence[Template], row: Row | None, path: Path) -> None:
+def _try(templates: Sequence[Template], row: Row | None, path: Path, config: FileSource | HubSource) -> None:
     """Put the first row into the words of every template, so that a wrong column is told before anything is written."""
     if row is None:
         return
@@ -187,12 +190,36 @@ def _try(templates: Sequence[Template], row: Row | None, path: Path) -> None:
         except TemplateDrop:
             continue
         except UsageError as error:
-            raise error if error.file else error.at(file=path, line=row.number) from error
+            error = error if error.file else error.at(file=path, line=row.number)
+            raise _cured(error, row.data, config, path) from error
+
+
+def _cured(error: UsageError, row: Mapping[str, Any], config: FileSource | HubSource, path: Path) -> UsageError:
+    """A column that is missing where a source is opened, with the cure that fits there."""
+    if error.field and error.field not in row and "the row lacks" in error.problem:
+        fix = error.fix.removesuffix(DROP).rstrip(", ") if config.on_error == "drop" else error.fix
+        if isinstance(config, FileSource) and not config.pattern and _layout(config, path) == "lines":
+            take = f'pattern: "(?P<{error.field}>\\\\S+) (?P<text>.*)"'
+            fix = f"if it stands in the line with the text, take it out: {take}; else rename: {{text: {error.field}}}"
+        return UsageError(error.problem, fix, file=error.file, line=error.line, field=error.field)
+    return error
+
+
+def _layout(config: FileSource, path: Path) -> str:
+    try:
+        return files.layout_of(path) if config.layout == "auto" else config.layout
+    except UsageError:
+        return ""
+
+
+def _first(read: Records, look: files.Fault, on_error: str) -> files.Record | None:
+    """The first record; where faulty ones are dropped, the first with most columns, since the others may lack some."""
+    return max(islice(read(look), LOOKED_AT if on_error == "drop" else 1), key=lambda it: len(it[1]), default=None)
 
 
 def _peek(config: FileSource | HubSource, path: Path, read: Records, look: files.Fault) -> files.Record:
     """The first readable record as it is; UsageError if there is none, or if `where` leaves none."""
-    first = next(read(look), None)
+    first = _first(read, look, config.on_error)
     if first is None:
         next(read(stop), None)  # tells the first fault
         raise UsageError("the file holds no rows", "give a file with rows", file=path)

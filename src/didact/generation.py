@@ -110,6 +110,7 @@ def _context(
         questions=lambda sources: questions(sources, run.home, drop, run.path),
         retrain=tuned_on,
         home=run.home,
+        pictures=run.path,
         seed=run.recipe.seed,
     )
 
@@ -198,7 +199,7 @@ def inputs(recipe: Recipe, home: Path) -> dict[str, Any]:
         for name in _asked(config, recipe):
             found |= fingerprint.flat(f"teachers.{name}", identity(recipe.teachers[name], home))
     for number, config in enumerate(recipe.generate):
-        for setting in ("seeds", "texts"):
+        for setting in ("seeds", "texts", "rows"):
             value = getattr(config, setting, "")
             if value not in ("", "built") and (home / value).is_file():
                 found[f"generate.{number}.{setting}: content"] = fingerprint.content(home / value)

@@ -95,6 +95,10 @@ def fluent(request: Request) -> str:
         )
     if "Answer with one word, Equal" in text:
         return "Different"
+    if "look at one picture together" in text or text.startswith("You look at a picture"):
+        if text.rstrip().endswith("Description:"):
+            return f"A picture of {len(text)} things, one beside the other."
+        return f"Question: What lies on the {len(text)}?\nAnswer: A thing, on the left."
     if "Score: N" in text:
         return "It is fine.\nScore: 5"
     if "Below is a chat between" in text:

@@ -6,14 +6,19 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from scripted import Scripted, bad, fluent, made
 
 from didact.generate import GENERATE, Context
 from didact.llm import Reply, Request
 from didact.recipe import Recipe
+from didact.starter.scenes import png
 
-NEEDS: dict[str, dict[str, Any]] = {"backtranslate": {"texts": "texts.txt", "shortest": 10}}
+NEEDS: dict[str, dict[str, Any]] = {
+    "backtranslate": {"texts": "texts.txt", "shortest": 10},
+    "llava": {"rows": "seen.jsonl"},
+}
 SMALL: dict[str, dict[str, Any]] = {
     "alpaca": {"target": 6, "rounds_in_vain": 2},
     "evol_instruct": {"limit": 6, "rounds": 2},
@@ -44,6 +49,14 @@ HOSTILE = [
 def home(tmp_path: Path) -> Path:
     texts = [f"Text number {i} tells at some length how the {i}th mill of the valley was built." for i in range(8)]
     (tmp_path / "texts.txt").write_text("\n".join(texts) + "\n")
+    with (tmp_path / "seen.jsonl").open("w") as file:
+        for i in range(8):
+            (tmp_path / f"{i}.png").write_bytes(png(np.full((8, 8, 3), i, np.uint8)))
+            box = {"label": "mill", "box": [0, 0, i + 1, 8]}
+            file.write(
+                json.dumps({"image": f"{i}.png", "captions": [f"A mill, the {i}th {{{{ 7 * 7 }}}}."], "boxes": [box]})
+                + "\n"
+            )
     return tmp_path
 
 
@@ -80,7 +93,7 @@ def test_the_same_answers_make_the_same_bytes_and_another_seed_asks_otherwise(na
     first, second = (made(name, fluent, settings(name), home=home) for _ in range(2))
     assert [i.to_json() for i in first[0]] == [i.to_json() for i in second[0]]
     other = made(name, fluent, settings(name), seed=1, home=home)
-    fixed = ("distill", "backtranslate", "self_chat")  # nothing is drawn
+    fixed = ("distill", "backtranslate", "llava", "self_chat")  # nothing that is asked is drawn
     assert (other[2].texts == first[2].texts) == (name in fixed)
 
 
@@ -141,7 +154,8 @@ def test_texts_are_data_and_never_templates(name: str, home: Path) -> None:
             for i in range(20)
         )
     )
-    _, _, teacher = made(name, fluent, {**settings(name), "seeds": "seeds.jsonl"}, home=home)
+    seeds = {} if name == "llava" else {"seeds": "seeds.jsonl"}
+    _, _, teacher = made(name, fluent, {**settings(name), **seeds}, home=home)
     if name != "backtranslate":
         assert any("* 7 }}" in text for text in teacher.texts)
     assert not any("Compute 49" in text for text in teacher.texts)

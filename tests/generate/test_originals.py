@@ -58,6 +58,7 @@ NUMBERS: dict[str, dict[str, Any]] = {
         "operators": ["constraints", "deepen", "concretise", "reasoning", "complicate_input", "breadth"],
     },
     "backtranslate": {"shortest": 600, "longest": 3000, "temperature": 0.7, "top_p": 0.9, "rounds": 2, "keep": 5},
+    "llava": {"kinds": ["conversation", "description", "reasoning"]},
     "self_chat": {"way": "transcript"},
     "distill": {"samples": 1, "temperature": 0.0},
 }
@@ -65,7 +66,7 @@ NUMBERS: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("name", GENERATE)
 def test_defaults_are_the_originals_numbers(name: str) -> None:
-    config = GENERATE[name][0](**({"texts": "x"} if name == "backtranslate" else {}))
+    config = GENERATE[name][0](**{"backtranslate": {"texts": "x"}, "llava": {"rows": "x"}}.get(name, {}))
     assert {field: getattr(config, field) for field in NUMBERS[name]} == NUMBERS[name]
 
 

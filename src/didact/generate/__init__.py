@@ -22,6 +22,8 @@ from didact.generate.evol_instruct import EvolInstructConfig, evol_instruct
 from didact.generate.evol_instruct import bill as evol_instruct_bill
 from didact.generate.instruct_wild import InstructWildConfig, instruct_wild
 from didact.generate.instruct_wild import bill as instruct_wild_bill
+from didact.generate.llava import LlavaConfig, llava
+from didact.generate.llava import bill as llava_bill
 from didact.generate.self_chat import SelfChatConfig, self_chat
 from didact.generate.self_chat import bill as self_chat_bill
 from didact.generate.self_instruct import SelfInstructConfig, self_instruct
@@ -38,6 +40,7 @@ GENERATE: dict[str, tuple[type[BaseModel], Strategy, Callable[[Any, Context], Bi
     "distill": (DistillConfig, distill, distill_bill),
     "evol_instruct": (EvolInstructConfig, evol_instruct, evol_instruct_bill),
     "instruct_wild": (InstructWildConfig, instruct_wild, instruct_wild_bill),
+    "llava": (LlavaConfig, llava, llava_bill),
     "self_chat": (SelfChatConfig, self_chat, self_chat_bill),
     "self_instruct": (SelfInstructConfig, self_instruct, self_instruct_bill),
     "unnatural": (UnnaturalConfig, unnatural, unnatural_bill),
@@ -48,6 +51,7 @@ Generate = Annotated[
     | DistillConfig
     | EvolInstructConfig
     | InstructWildConfig
+    | LlavaConfig
     | SelfChatConfig
     | SelfInstructConfig
     | UnnaturalConfig,

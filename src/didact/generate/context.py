@@ -27,7 +27,7 @@ class Context:
     """llm: a teacher by name, "" the first. drop: gets all that is left out. built: the run's training instances.
 
     questions: instances of some sources, with their true answers. retrain: the run's base tuned on some instances.
-    progress: how many are made, of how many. home: where files are looked for.
+    progress: how many are made, of how many. home: where files are looked for. pictures: the folder that keeps them.
     """
 
     llm: Callable[[str], Asker]
@@ -37,6 +37,7 @@ class Context:
     retrain: Callable[[Sequence[Instance]], Asker] | None = None
     progress: Callable[[int, int], None] = lambda done, total: None
     home: Path = field(default_factory=Path)
+    pictures: Path | None = None
     seed: int = 0
 
     def tuned_on(self, instances: Sequence[Instance], field: str) -> Asker:

@@ -22,6 +22,10 @@ def _template(name: str) -> jinja2.Template:
 
 
 _ENVIRONMENT = ImmutableSandboxedEnvironment(
-    undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=False
+    loader=jinja2.PackageLoader("didact.generate", "prompts"),
+    undefined=jinja2.StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+    keep_trailing_newline=False,
 )
 _ENVIRONMENT.filters["line"] = lambda text: " ".join(str(text).split())

@@ -236,14 +236,15 @@ def matches(name: str, globs: Sequence[str]) -> bool:
 
 def template_file(name: str, folder: Path) -> Path:
     """Where the templates that a source names lie: a path (relative to `folder`), or a set that comes with didact."""
-    own = {file.name.removesuffix(".yaml"): file for file in files("didact").joinpath("templates").iterdir()}
-    if name in own and name + ".yaml" == own[name].name:
+    place = files("didact").joinpath("templates")
+    own = {file.name.removesuffix(".yaml"): file for file in place.iterdir() if file.name.endswith(".yaml")}
+    own |= {f"pictures/{f.name.removesuffix('.yaml')}": f for f in place.joinpath("pictures").iterdir()}
+    if name in own:
         return Path(str(own[name]))
     path = folder / expand(name)
     if path.exists():
         return path
-    known = [key for key, file in own.items() if file.name.endswith(".yaml")]
-    raise UsageError(f'no template file "{name}"', f"give a path, or {nearest(name, known)}", field="templates")
+    raise UsageError(f'no template file "{name}"', f"give a path, or {nearest(name, own)}", field="templates")
 
 
 def expand(text: str) -> str:

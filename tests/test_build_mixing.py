@@ -178,3 +178,10 @@ def test_another_way_of_mixing_leaves_the_weights_of_a_preset_behind() -> None:
     assert (config.mixing.by, config.mixing.weights) == ("size", {})
     kept = BuildConfig.model_validate({"preset": "flan-collection", "mixing": {"maximum": 10}})
     assert (kept.mixing.by, len(kept.mixing.weights)) == ("weights", 5)
+
+
+def test_instructblip_draws_tasks_by_the_square_root_of_their_size() -> None:
+    found = rates(made(preset="instructblip", mixing={"total": 400}))
+    whole = sum(size**0.5 for size in SIZES.values())
+    for name, size in SIZES.items():
+        assert found[name] == pytest.approx(size**0.5 / whole, abs=0.02)

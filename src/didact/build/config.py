@@ -15,7 +15,7 @@ from didact.errors import nearest
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Layouts = Annotated[list[str], Field(min_length=1)]
-Preset = Literal["", "flan2021", "flan-collection", "t0", "super-ni"]
+Preset = Literal["", "flan2021", "flan-collection", "t0", "super-ni", "instructblip"]
 
 
 class OptionsConfig(BaseModel):

@@ -150,7 +150,7 @@ def test_ready_made_files_build(
         ),
         (
             ("messy", "blank_lines_multimodal.jsonl"),
-            ':messages.0.content.0: a content part of type "image_url", but only text',
+            ':1:messages.0.content.0.image_url: there is no picture "data/mllm_demo_data/1.jpg" - check the name',
         ),
         (("messy", "fewclue_bustm.json"), NO_FORMAT),
         (("messy", "mpe_garbled_premises.csv"), NO_FORMAT),

@@ -250,3 +250,13 @@ def test_a_label_glued_to_its_text_names_the_option_that_takes_it_out(tmp_path: 
     assert r'take it out: pattern: "(?P<label>\\S+) (?P<text>.*)"; else rename: {text: label}' in told
     pattern = r"(?P<label>\d):(?P<fine>\w) (?P<text>.*)"
     assert len(made(tmp_path, "r.train", lines, layout="lines", pattern=pattern)[0]) == 2
+
+
+def test_rows_that_are_all_faulty_are_dropped_one_by_one(tmp_path: Path) -> None:
+    asked = [{"type": "image_url", "image_url": "gone.png"}, {"type": "text", "text": "Who?"}]
+    row = {"messages": [{"role": "user", "content": asked}, {"role": "assistant", "content": "She."}]}
+    (tmp_path / "r.jsonl").write_text(f"{json.dumps(row)}\n" * 3)
+    drops: list[Drop] = []
+    (task,) = open_source(FileSource(path="r.jsonl", on_error="drop"), tmp_path, drops.append)
+    assert list(task.rows()) == []
+    assert [(drop.reason, drop.origin.row) for drop in drops] == [("faulty row", n) for n in (1, 2, 3)]

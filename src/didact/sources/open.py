@@ -171,6 +171,7 @@ def _task(
         spoken = (code.strip() for template in bound for code in template.metadata.get("languages", "").split(","))
         return replace(task, templates=bound, languages=languages or tuple(dict.fromkeys(filter(None, spoken))))
     looked_at = [row.data for row in islice(rows(look), LOOKED_AT)]
+    looked_at = looked_at or [data for _, data in islice(read(look), LOOKED_AT)]  # all are faulty: dropped one by one
     try:
         mapping = formats.detect(looked_at, config.format)
         formats.refuse_unfilled(looked_at, config.fill)

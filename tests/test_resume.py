@@ -107,9 +107,9 @@ told = []
 for number, plan in enumerate(plans):
     folder = runs / f"killed-{number}"
     code = ended(start(folder, plan))
-    while code == 0 and plan[0] == "time" and plan[1] > 0.1:  # it was done before: at an earlier moment then
+    while code == 0 and plan[0] in ("time", "signal") and plan[1] > 0.1:  # done before: at an earlier moment then
         shutil.rmtree(folder)
-        plan = ["time", plan[1] * 0.7]
+        plan = [plan[0], plan[1] * 0.7, *plan[2:]]
         code = ended(start(folder, plan))
     codes = [code]
     while code:

@@ -54,6 +54,18 @@ def test_the_content_of_what_a_source_names_counts(tmp_path: Path, setting: str)
     assert [key for key in before if before[key] != after[key]] == [f"sources.0.{setting}: content"]
 
 
+def test_a_picture_that_was_exchanged_counts(tmp_path: Path) -> None:
+    (tmp_path / "seen").mkdir()
+    (tmp_path / "rows.jsonl").write_text("1")
+    (tmp_path / "seen" / "a.png").write_bytes(b"1")
+    source = FileSource(path="rows.jsonl", pictures="seen")
+    before = fingerprint.sources([source], tmp_path)
+    (tmp_path / "seen" / "a.png").write_bytes(b"22")
+    after = fingerprint.sources([source], tmp_path)
+    assert [key for key in before if before[key] != after[key]] == ["sources.0.pictures: content"]
+    assert "sources.0.pictures: content" not in fingerprint.sources([FileSource(path="rows.jsonl")], tmp_path)
+
+
 def test_variables_in_a_path_are_filled_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DIDACT_TEST_ROWS", str(tmp_path))
     (tmp_path / "rows.jsonl").write_text("1")

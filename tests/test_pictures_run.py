@@ -12,6 +12,7 @@ import pytest
 
 from didact.audit.measure import Measured, example
 from didact.console import Console
+from didact.errors import UsageError
 from didact.run import open_run
 from didact.show import instances_of
 from didact.show_page import Seen, page_html
@@ -103,3 +104,19 @@ def test_an_example_of_the_audit_has_its_picture(tmp_path: Path) -> None:
     parts = example(instance, said, said, 0)["prompt"]
     assert parts[0]["image"].startswith("data:image/png")
     assert re.fullmatch(r"\[image [0-9a-f]{16}\.png 32x32\]", parts[0]["text"])
+
+
+def test_a_row_that_stops_the_build_leaves_no_pictures_behind(tmp_path: Path) -> None:
+    from didact.starter.scenes import png
+
+    rows = [{"prompt": "<image>What?", "completion": "red", "image": name} for name in ("a.png", "none.png")]
+    (tmp_path / "a.png").write_bytes(png(np.zeros((4, 4, 3), np.uint8)))
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "recipe.yaml").write_text("name: seen\nmodel: starter\nsources: [{type: file, path: rows.jsonl}]\n")
+    with (
+        pytest.raises(UsageError, match=r"rows.jsonl:2:image.0: there is no picture"),
+        open_run(tmp_path / "recipe.yaml", tmp_path / "run", [], Console()) as run,
+    ):
+        run.upto("build")
+    assert not (tmp_path / "run" / "pictures").exists()
+    assert not (tmp_path / "run" / "built.jsonl").exists()

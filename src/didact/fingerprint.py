@@ -165,6 +165,9 @@ def sources(configs: Iterable[BaseModel], home: Path) -> dict[str, str]:
             place = template_file(value, home) if setting == "templates" else home / expand(value)
             if place.exists():
                 found[f"sources.{number}.{setting}: content"] = content(place)
+        folder = home / expand(getattr(config, "pictures", ""))
+        if folder != home and folder.is_dir():
+            found[f"sources.{number}.pictures: content"] = listing(folder)
         for column, value in getattr(config, "beside", {}).items():
             if (home / expand(value)).exists():
                 found[f"sources.{number}.beside.{column}: content"] = content(home / expand(value))
@@ -214,6 +217,12 @@ def content(place: Path) -> str:
     """Hash of a file, or of the files of a folder and their names."""
     files = sorted(f for f in place.rglob("*") if f.is_file()) if place.is_dir() else [place]
     return digest({str(f.relative_to(place)): _file_id(f) for f in files})
+
+
+def listing(place: Path) -> str:
+    """What tells that files of a folder are others, without reading them: names, sizes and times of change."""
+    files = sorted(f for f in place.rglob("*") if f.is_file())
+    return digest({str(f.relative_to(place)): [f.stat().st_size, f.stat().st_mtime_ns] for f in files})
 
 
 def _file_id(file: Path) -> str:

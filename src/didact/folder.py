@@ -170,6 +170,25 @@ class Folder:
         self.write(KEPT, json.dumps(sizes, indent=0) + "\n")
         return len(sizes)
 
+    def link_pictures(self, names: Iterable[str], folder: str) -> None:
+        """Let these pictures, and no others, stand in the pictures of a folder of the run, too."""
+        place, wanted = self.path / folder / PICTURES, set(names)
+        there = {file.name for file in place.iterdir()} if place.is_dir() else set()
+        for name in there - wanted:
+            (place / name).unlink()
+        if not wanted:
+            return
+        place.mkdir(parents=True, exist_ok=True)
+        for name in sorted(wanted - there):
+            try:
+                os.link(self.path / PICTURES / name, place / name)
+            except OSError:
+                try:
+                    shutil.copyfile(self.path / PICTURES / name, place / name)
+                except OSError as error:
+                    raise disk_error(error, place / name) from error
+        _sync(place)
+
     def _lost_picture(self, sizes: Mapping[str, int]) -> str:
         for name, size in sizes.items():
             place = self.path / PICTURES / name

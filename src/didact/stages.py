@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from didact.errors import UsageError
 from didact.folder import KEPT, read_lines
 from didact.folder import json_line as _line
-from didact.instance import PICTURES, Drop, Instance, digest
+from didact.instance import Drop, Instance, digest
 from didact.tuning import Done, tune
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from didact.sources import Task
 
 SHOWN_VERSIONS = ("python", "torch", "transformers")  # in the report; run.json has them all
+NAMING = ("built.jsonl", "heldout.jsonl", "generated.jsonl")  # files that name pictures of the run
 FAILED = "probes failed"  # counted, so that the next run asks them again
 
 
@@ -49,6 +50,7 @@ def build(run: Run) -> Done:
     except UsageError as error:
         if error.field != "build.workers":  # when a process was killed, the work of the others is kept
             run.folder.remove("building")
+            run.folder.sweep_pictures(NAMING)
         raise
     built, heldout = made.tallies["train"].lines, made.tallies["heldout"].lines
     mixture = mixture_of(made, run.recipe.build.few_shot.tokenizer or run.recipe.model)
@@ -62,7 +64,7 @@ def build(run: Run) -> Done:
     run.folder.write_lines("dropped.jsonl", made.blocks("drops"))
     run.folder.write("mixture.json", json.dumps(mixture, indent=1, ensure_ascii=False) + "\n")
     run.folder.remove("building")
-    pictured = run.folder.sweep_pictures(("built.jsonl", "heldout.jsonl", "generated.jsonl"))
+    pictured = run.folder.sweep_pictures(NAMING)
     cleaned = any(config.type == "decontaminate" for config in run.recipe.curate)
     for line in told(mixture, cleaned):
         run.console.stage("", line)
@@ -208,8 +210,7 @@ def card(run: Run) -> Done:
         run.folder.write_lines(f"card/{DATA}", (_line(instance.to_json()) for instance in kept))
     else:
         run.folder.link("kept.jsonl", f"card/{DATA}")
-    for picture in {picture for instance in kept for picture in instance.pictured}:
-        run.folder.link(f"{PICTURES}/{picture}", f"card/{PICTURES}/{picture}")
+    run.folder.link_pictures({picture for instance in kept for picture in instance.pictured}, "card")
     return {}, ("card/card.json", "card/README.md", "card/card.html", f"card/{DATA}")
 
 

@@ -22,6 +22,8 @@ from didact.pictures import open_rgb
 if TYPE_CHECKING:
     import torch
 
+    from didact.render import Tokens
+
 FILES = ("preprocessor_config.json", "processor_config.json", "video_preprocessor_config.json")
 READER = "qformer_tokenizer"  # the folder of a second tokenizer
 SAMPLE = "a picture of didact's own"  # in place of a path
@@ -246,6 +248,15 @@ def _built(made: Any, folder: Path) -> Any:
     silent: Any = type(made.__name__, (made,), {"check_argument_for_proper_class": checked})
     settings, _ = made.get_processor_dict(folder, local_files_only=True)
     return silent.from_args_and_dict([part(name) for name in attributes], dict(settings))
+
+
+def of_row(loaded: Any, tokens: Tokens, ids_BT: torch.Tensor) -> dict[str, torch.Tensor]:
+    """What the model needs beside the ids of one row, which end like its own; nothing if it does not see."""
+    if loaded.vision is None:
+        return {}
+    start = tokens.turns[0][0] + ids_BT.shape[1] - len(tokens.ids)
+    found: dict[str, torch.Tensor] = loaded.vision.inputs(tokens.images, ids_BT, [(0, start)])
+    return found
 
 
 def positions(model: Any, ids_BT: torch.Tensor, seen_BT: torch.Tensor, given: Mapping[str, Any]) -> torch.Tensor:

@@ -15,6 +15,7 @@ from didact.certify.subject import Proof, Subject, verdict
 from didact.forward import Forward, settle
 from didact.methods.attached import attach
 from didact.methods.virtual import begun
+from didact.vision import of_row
 
 if TYPE_CHECKING:
     import torch
@@ -41,7 +42,8 @@ def loss(subject: Subject) -> Proof:
         for tokens in data:
             ids = torch.tensor([tokens.ids], device=loaded.device)
             labels = torch.tensor([[i if w else -100 for i, w in zip(tokens.ids, tokens.weights, strict=True)]])
-            out = loaded.model(input_ids=ids, labels=labels.to(loaded.device), use_cache=False)
+            seen = of_row(loaded, tokens, ids)
+            out = loaded.model(input_ids=ids, labels=labels.to(loaded.device), use_cache=False, **seen)
             theirs += float(out.loss) * sum(w != 0 for w in tokens.weights[1:])
     theirs /= weight
     return verdict(abs(ours - theirs) / max(abs(theirs), 1e-9), LOSS, f"{ours:.6f} and {theirs:.6f} nats per token")

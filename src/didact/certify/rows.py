@@ -37,7 +37,8 @@ def stops(subject: Subject) -> Proof:
 
 def prompts(subject: Subject) -> Proof:
     """What a chat sends before each answer is, token for token, what stood before it in training."""
-    again = Renderer(subject.base.tokenizer, subject.base.renderer.turns)  # as chat and evaluation make their own
+    base = subject.base
+    again = Renderer(base.tokenizer, base.renderer.turns, base.vision)  # as chat and evaluation make their own
     asked: list[tuple[Instance, list[int]]] = []
     for instance, tokens in zip(subject.fitted.instances, subject.fitted.tokens, strict=True):
         ends = [i for i, message in enumerate(instance.messages) if message.role == "assistant" and i]

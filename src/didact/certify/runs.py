@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from didact.certify.subject import Proof, Subject, verdict
 from didact.errors import Interrupted
 from didact.tune import Step, TuneConfig, save, tune
+from didact.vision import of_row
 
 if TYPE_CHECKING:
     import torch
@@ -49,13 +50,14 @@ def reload(subject: Subject) -> Proof:
     config = subject.config.model_copy(update={"max_steps": 1, "batch_size": min(ROWS, subject.config.batch_size)})
     tune(loaded, subject.method, data[: config.batch_size], config)
     ids_BT = torch.tensor([[*loaded.virtual, *data[0].ids]], device=loaded.device)
+    seen = of_row(loaded, data[0], ids_BT)
     loaded.model.eval()
     with torch.no_grad(), tempfile.TemporaryDirectory(prefix="didact-certify-") as folder:
         tuned = Path(folder) / "tuned"
-        live = loaded.model(input_ids=ids_BT, use_cache=False).logits.float()
+        live = loaded.model(input_ids=ids_BT, use_cache=False, **seen).logits.float()
         save(loaded, subject.method, tuned)
         again = load_tuned(tuned, str(loaded.device))
-        found = again.model(input_ids=ids_BT, use_cache=False).logits.float()
+        found = again.model(input_ids=ids_BT, use_cache=False, **seen).logits.float()
         told = json.loads((tuned / "generation_config.json").read_text("utf-8"))["eos_token_id"]
     stops = told if isinstance(told, list) else [told]
     if stops != list(loaded.renderer.stop_ids):

@@ -11,7 +11,8 @@ Expected: With 480 broad instances style rises and lies within 5 points of that 
     points above untuned, while aimed data raise them.
 Limits: Facts are asked as a choice of four, so a guess is right in 25 of 100. There is one size of base; the paper's
     last point, that a larger base helps more than more imitation, was not tried. Aimed data hold the very facts that
-    are asked.
+    are asked. A first try gave the 96 one pass, twelve steps, too few for style or anything else; then the steps were
+    made equal.
 Paper: Gudibande et al. 2023, arXiv 2305.15717.
 """
 

@@ -7,7 +7,9 @@ Miniature: 24 of the starter's tasks, all their rows (about 19 of each) twice, i
     new rows of the trained tasks, and tasks never trained on.
 Expected: On new tasks instructions beat names and names beat nothing; on trained tasks names are at most 5 points
     below.
-Limits: The names mean nothing, so that the name of a new task says nothing of it; those of data sets say something.
+Limits: The names mean nothing, so that the name of a new task says nothing of it; those of data sets say something. A
+    first try spread 256 instances over all tasks, one or two of each, too few to learn any name; hence few tasks with
+    many rows.
 Paper: Wei et al. 2021 (FLAN, appendix B), arXiv 2109.01652.
 """
 

@@ -9,7 +9,7 @@ Expected: With one rule, new rules are followed in at most 10 of 100 cases; with
     beat 16 by at least 10 points.
 Limits: The paper trained a small model from nothing on a million examples; the starter can copy words before it is
     tuned, so that its threshold, where there is one, lies lower. That the threshold moves with the width of the model
-    was not tried.
+    was not tried. A first try with half as many examples saw the same order, further down.
 Paper: Zhang et al. 2024, arXiv 2402.10891.
 """
 

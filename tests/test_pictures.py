@@ -27,14 +27,14 @@ def encoded(image, kind="PNG", **options) -> bytes:
     return out.getvalue()
 
 
-def png_of(width: int, height: int) -> bytes:
+def png_of(width: int, height: int, depth: int = 8, lines: bytes = b"\0" * 1000) -> bytes:
     """A PNG that says it is so large, whatever it holds."""
 
     def chunk(kind: bytes, body: bytes) -> bytes:
         return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
-    head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
-    return b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", zlib.compress(b"\0" * 1000)) + chunk(b"IEND", b"")
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", zlib.compress(lines)) + chunk(b"IEND", b"")
 
 
 def refused(raw, **where) -> str:
@@ -84,6 +84,13 @@ def test_sixteen_bits_become_eight_and_are_not_clipped(kind):
     deep = Image.fromarray(np.array([[0, 20000, 40000, 65535]], "uint16"))
     with Image.open(io.BytesIO(check(encoded(deep, kind)).bytes)) as image:
         assert np.abs(np.asarray(image)[0, :, 0] - np.array([0, 77.8, 155.6, 255])).max() <= 1
+
+
+def test_sixteen_bits_of_each_colour_become_eight():
+    found = check(png_of(1, 1, 16, b"\0" + struct.pack(">HHH", 65535, 32768, 0)))
+    assert found.bytes[24] == 8  # bits of a sample
+    with Image.open(io.BytesIO(found.bytes)) as image:
+        assert image.getpixel((0, 0)) == (255, 128, 0)
 
 
 def test_turned_by_exif_is_set_upright():

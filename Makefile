@@ -50,7 +50,7 @@ demo: $(READY)
 	@$(BIN)/didact run recipes/demo.yaml --out demo
 
 reproduce: $(READY)
-	@$(BIN)/didact reproduce all --out build/reproduce
+	@$(BIN)/didact reproduce all
 
 # Each part is kept: again, it goes on where it stopped.
 EYES := build/eyes

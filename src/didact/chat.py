@@ -76,7 +76,7 @@ def _picture(name: str, console: Console) -> list[Part]:
     try:
         path = keep(check(Path(name.strip("\"'")).expanduser()), scratch() / PICTURES)
     except UsageError as error:
-        console.say(str(error))
+        console.say(error.problem)  # its cures are for rows
         return []
     console.say(told(path), "aside")
     return [Part(str(path), "input", "image")]

@@ -152,7 +152,7 @@ def head(model: str, labels: int, seed: int, pool: list[Any], test: list[Any], s
     return sum((a < b) == (one.answer == LABELS[1]) for (a, b), one in zip(found, test, strict=True)) / len(test)
 
 
-def pet_beside_head(model: str | None, quick: bool) -> None:
+def pet_beside_head(model: str | None, quick: bool, ipet: bool = False) -> None:
     if not (MATERIAL / "data" / "annotated" / "sst2.jsonl.gz").exists():
         result("methods.pet.lead", None, "points", 0, False, why="DIDACT_MATERIAL is not set")
         return
@@ -162,7 +162,7 @@ def pet_beside_head(model: str | None, quick: bool) -> None:
     pool = pool[: 40 if quick else 1200]
     print(f"\nSST-2, {Path(model).name}, accuracy on {len(asked)} rows, {seeds} seeds [least, most] by labels")
     for labels in sizes:
-        rounds = 1 if labels == 10 and not quick else 0
+        rounds = 1 if ipet and labels < 1000 else 0
         ways = {"pet": partial(pet, model, labels, pool=pool, test=asked, steps=steps, generations=0),
                 "head": partial(head, model, labels, pool=pool, test=asked, steps=steps)}  # fmt: skip
         if rounds:
@@ -216,7 +216,7 @@ def intrinsic_spaces(model: str, quick: bool) -> None:
     from didact.programs.subspace import SubspaceConfig
     from didact.recipe import Recipe
 
-    seen, unseen, rows, sizes, epochs, seeds = (2, 1, 4, (2,), 1.0, 1) if quick else (6, 3, 32, (2, 16), 10.0, 1)
+    seen, unseen, rows, sizes, epochs, seeds = (2, 1, 4, (2,), 1.0, 1) if quick else (5, 3, 32, (2, 16), 10.0, 1)
     worlds = tasks(model, seen + unseen, rows)
     learnt = list(worlds)[:seen]
     length = 4 if quick else 16
@@ -266,10 +266,10 @@ def intrinsic_spaces(model: str, quick: bool) -> None:
     result("methods.intrinsic.lead_over_random_unseen", lead, "share of prompt tuning", 0, lead >= 0)
 
 
-def measure(model: str | None, quick: bool, only: str = "") -> None:
+def measure(model: str | None, quick: bool, only: str = "", ipet: bool = False) -> None:
     """Both parts."""
     if only != "intrinsic":
-        pet_beside_head(model, quick)
+        pet_beside_head(model, quick, ipet)
     if only != "pet":
         intrinsic_spaces(model or "starter", quick)
 
@@ -279,8 +279,9 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="smallest sizes")
     parser.add_argument("--model", help="another base: starter or a folder")
     parser.add_argument("--only", choices=["pet", "intrinsic"], default="", help="one of the two")
+    parser.add_argument("--ipet", action="store_true", help="iPET too: twice the time")
     args = parser.parse_args()
-    measure(args.model, args.quick, args.only)
+    measure(args.model, args.quick, args.only, args.ipet)
 
 
 if __name__ == "__main__":

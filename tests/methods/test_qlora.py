@@ -128,7 +128,7 @@ def test_bitsandbytes_agrees_or_is_not_used() -> None:
         assert torch.equal(codes.flatten(), parts["codes"])
         assert torch.equal(state.state2.absmax, parts["scales"])
         assert (state.absmax == parts["sizes"]).float().mean() > 0.99  # ties go either way
-        assert nf4_kernel.agrees(parts, weight.shape) or shape == (64, 96)
+        assert nf4_kernel.agrees(parts, weight.shape) or shape[0] * shape[1] % 64
 
 
 def test_all_linear_layers_are_rounded_and_only_differences_trained(tmp_path: Path) -> None:

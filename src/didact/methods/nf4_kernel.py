@@ -1,6 +1,7 @@
 """bitsandbytes' kernel for making weights out of NF4 codes, where it is installed and gives our reference's numbers.
 
-Its processor kernel in 0.50.2 gives wrong weights for some shapes (64 x 96), so every layer is compared once.
+Its processor kernel in 0.50.2 gives wrong weights where rows end within a block (64 x 96). Blocks are laid out over the
+flat weights, so it is given them as rows; every layer is compared once all the same.
 """
 
 from __future__ import annotations
@@ -39,15 +40,17 @@ def dequantise(parts: Mapping[str, torch.Tensor], shape: torch.Size) -> torch.Te
     sizes = state(
         absmax=parts["scales"], code=nf4.dynamic(codes.device), blocksize=nf4.GROUP, dtype=torch.float32
     )  # of the blocks, quantised in turn
+    blocks, rest = divmod(math.prod(shape), nf4.BLOCK)
+    flat = shape if rest else torch.Size([blocks, nf4.BLOCK])  # its rows must not end within a block
     whole = state(
-        absmax=parts["sizes"], shape=shape, code=nf4.levels(codes.device), blocksize=nf4.BLOCK, quant_type="nf4",
+        absmax=parts["sizes"], shape=flat, code=nf4.levels(codes.device), blocksize=nf4.BLOCK, quant_type="nf4",
         dtype=torch.float32, offset=parts["mean"], state2=sizes,
     )  # fmt: skip
     try:
         made: torch.Tensor = functional.dequantize_4bit(codes[:, None], whole)
     except (RuntimeError, NotImplementedError, ValueError, AttributeError):
         return None
-    return made
+    return made.view(shape)
 
 
 def agrees(parts: Mapping[str, torch.Tensor], shape: torch.Size) -> bool:

@@ -193,6 +193,8 @@ def test_the_end_of_a_run_says_what_was_learned(home: Path) -> None:
     assert finding["verdict"] in done.stdout
     assert str(home / "out" / "audit" / "report.html") in done.stdout
     assert done.stderr == ""
+    done = didact("audit", "out", "--set", "audit=[{type: calibration}]", cwd=home)
+    assert "Report  didact report out\n" in done.stdout, "the page that is there tells of the audit before"
 
 
 def test_data_is_shown_and_converted(home: Path) -> None:

@@ -363,8 +363,9 @@ def _tell_findings(run: Run) -> None:
         console.say(f"\n  {finding.question}", "aside")
         console.say(f"  {finding.verdict}")
     page = run.path / "audit" / "report.html"
-    if page.exists():
-        console.say(f"\nReport  {page.resolve()}\nChat    didact chat {run.path}")
+    current = run.journal["stages"].get("report", {}).get("inputs") == run.inputs("report")  # else it tells of another
+    told = page.resolve() if page.exists() and current else f"didact report {run.path}"
+    console.say(f"\nReport  {told}\nChat    didact chat {run.path}")
 
 
 def _console() -> Console:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
-from planted import Fake, Said, everywhere, heldout, subject, texts, untuned
+from planted import LEVELS, Fake, Said, everywhere, heldout, subject, texts, trained, untuned
 from pydantic import TypeAdapter, ValidationError
 
 from didact.audit import (
@@ -17,10 +18,12 @@ from didact.audit import (
     ForgettingConfig,
     GainConfig,
     StopConfig,
+    Subject,
     audit,
     findings_from_json,
     findings_to_json,
 )
+from didact.audit.calibration import CalibrationConfig
 from didact.audit.subject import KEYS
 from didact.errors import Interrupted, UsageError
 from didact.instance import Instance
@@ -129,3 +132,27 @@ def test_a_broken_findings_file_is_refused(text: str) -> None:
     with pytest.raises(UsageError) as refused:
         findings_from_json(text)
     assert refused.value.fix == "run `didact audit` again"
+
+
+def test_a_model_that_gives_nan_and_never_stops_is_said_so_by_every_probe(tiny_llama: Path) -> None:
+    from didact.infer import Answerer
+    from didact.model import load
+
+    base, broken = load(str(tiny_llama)), load(str(tiny_llama))
+    broken.model.get_input_embeddings().weight.data.fill_(math.nan)
+    asked = Subject(
+        Answerer(base, max_new_tokens=8), Answerer(broken, max_new_tokens=8), heldout(12), trained(10), texts(12)
+    )
+    configs = [
+        GainConfig(items_per_level=36, few_shot=0),
+        StopConfig(),
+        ForgettingConfig(texts=12),
+        CalibrationConfig(),
+    ]
+    found = audit(configs, asked)
+    told = {finding.details.get("level", finding.probe): finding for finding in found}
+    assert [told[level].category for level in LEVELS] == ["worse"] * 4
+    assert "24 rankings had no finite score and count as wrong." in told["heldout_task"].verdict
+    assert told["stop"].category == "does not stop reliably"
+    assert "loss is not finite on 12 of 12 texts" in told["forgetting"].verdict
+    assert "96 of 96 rankings are not finite" in told["calibration"].verdict

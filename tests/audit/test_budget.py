@@ -102,3 +102,18 @@ def test_a_budget_is_kept_and_what_was_left_out_is_a_finding() -> None:
     assert "gain (" in found[-1].verdict
     assert "Of 4 s the audit took" in found[-1].verdict
     assert {f.probe for f in found[:-1]} & set(found[-1].details["left out"]) == set()
+
+
+def test_time_that_is_left_goes_to_what_was_left_out() -> None:
+    """The first answers are slow: a model was loaded, or another program had the machine."""
+
+    @dataclass
+    class Waking(Fake):
+        def answer(self, instances: Sequence[Instance]) -> list[Said]:
+            time.sleep(0 if self.asked else 0.8)
+            return super().answer(instances)
+
+    examined = subject(untuned(), Waking(everywhere(0.5), 1, 2), heldout=heldout(30))
+    found = audit([StopConfig(items_per_level=60)], examined, seconds=3.0)
+    assert "calibration" in {f.probe for f in found}
+    assert "calibration" not in found[-1].details["left out"]

@@ -168,8 +168,8 @@ def test_nothing_at_all_still_makes_a_page() -> None:
 
 def test_the_headline_names_every_level_once(findings: list[Finding]) -> None:
     assert headline(findings) == (
-        "Task content was learnt, and it shows on new rows and new wordings; only the form of answers carried over to "
-        "new clusters; nothing can be said of new tasks."
+        "Task content was learnt, and it shows on new rows and new wordings; only the form of answers is shown to "
+        "carry over to new clusters; nothing can be said of new tasks."
     )
 
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Annotated, Any
 
 from pydantic import BaseModel, Field
@@ -112,28 +111,46 @@ def audit(
     """
     began, subject = time.monotonic(), remembering(subject)
     findings: list[Finding] = []
-    plan = Plan(tuple((config, 0.0) for config in configs), {})
-    if seconds is not None:
-        table = {name: config for name, (config, _) in PROBES.items()}
-        cost = subject.seconds_per_instance * subject.epochs
-        plan = planned(configs, table, seconds, (pace(subject), cost), (len(subject.heldout), len(subject.trained)))
-    late: dict[str, str] = {}
-    for config, need in plan.probes:
-        if seconds is not None and findings and time.monotonic() - began + 0.5 * need > seconds:
-            late[config.type] = "the time was up"
-            continue
-        report(config.type)
-        try:
-            findings += PROBES[config.type][1](config, subject)
-        except Interrupted:
-            raise
-        except Exception as error:  # whatever broke, the other probes still have something to say
-            problem = " ".join(str(error).split())
-            verdict = f"Cannot be said. The probe failed: {type(error).__name__}: {problem}"
-            details = {"category": "failed", "traceback": traceback.format_exc()}
-            findings.append(Finding(config.type, f"What does the {config.type} probe say?", verdict, details=details))
-    if seconds is not None:
-        whole = replace(plan, left_out={**plan.left_out, **late})
+    if seconds is None:
+        for config in configs:
+            report(config.type)
+            findings += _asked(config, subject)
+    else:
+        paces = (pace(subject), subject.seconds_per_instance * subject.epochs)
+        sizes = (len(subject.heldout), len(subject.trained))
+
+        def plan_of(some: Iterable[str]) -> Plan:
+            """What fits into the time that is left, of some probes."""
+            names, left = list(some), seconds - (time.monotonic() - began)
+            return planned(
+                [c for c in configs if c.type in names], {n: PROBES[n][0] for n in names}, left, paces, sizes
+            )
+
+        plan, late, notes = plan_of(PROBES), dict[str, str](), tuple[str, ...]()
+        while plan.probes:
+            notes += plan.notes
+            for config, need in plan.probes:
+                if findings and time.monotonic() - began + 0.5 * need > seconds:
+                    late[config.type] = "the time was up"
+                    continue
+                report(config.type)
+                findings += _asked(config, subject)
+            tried = {config.type for config, _ in plan.probes}  # what went faster than reckoned leaves time for more
+            plan = plan_of(name for name in plan.left_out if name not in tried)
+        whole = Plan((), {**plan.left_out, **late}, notes)
         findings.append(left_out(whole, seconds, time.monotonic() - began))
     with_lineage(findings, subject.trained)
     return findings
+
+
+def _asked(config: Audit, subject: Subject) -> list[Finding]:
+    """What one probe finds; that it failed, if it did."""
+    try:
+        return PROBES[config.type][1](config, subject)
+    except Interrupted:
+        raise
+    except Exception as error:  # whatever broke, the other probes still have something to say
+        problem = " ".join(str(error).split())
+        verdict = f"Cannot be said. The probe failed: {type(error).__name__}: {problem}"
+        details = {"category": "failed", "traceback": traceback.format_exc()}
+        return [Finding(config.type, f"What does the {config.type} probe say?", verdict, details=details)]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter, defaultdict
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 
 import numpy as np
 
@@ -53,8 +53,14 @@ def majority(instances: Sequence[Instance], trained: Sequence[Instance], seed: i
     )
 
 
-def swapped(instances: Sequence[Instance], measured: Measured, seed: int, by_ranking: bool) -> Floats:
-    """The credit the same model's answers to other rows of the same task would earn here.
+def swapped(
+    instances: Sequence[Instance],
+    measured: Measured,
+    seed: int,
+    by_ranking: bool,
+    score: Callable[[str, Instance], float] = kind_score,
+) -> Floats:
+    """The credit the same model's answers to other rows of the same task would earn here, by any score of a text.
 
     What is left of a score when the input is ignored: style, label habits, stock phrases. `by_ranking` swaps the choice
     ranked first instead of the generated answer. A row with no other to swap with gets chance.
@@ -72,7 +78,7 @@ def swapped(instances: Sequence[Instance], measured: Measured, seed: int, by_ran
             others = [j for j in others if rows[j] != rows[i]][:SWAPS]
             said = [measured.picked[j] if by_ranking else measured.replies[j].text for j in others]
             if said:
-                credit[i] = float(np.mean([kind_score(text, instances[i]) for text in said]))
+                credit[i] = float(np.mean([score(text, instances[i]) for text in said]))
     return credit
 
 

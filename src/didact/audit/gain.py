@@ -162,6 +162,7 @@ def _finding(config: GainConfig, level: Level) -> Finding:
         part_content=level.interval(tuned.score - tuned.form * knew),
         unrankable=base.unrankable + tuned.unrankable,
         smallest=config.smallest_gain,
+        knew=float(np.mean(knew)),
         few_shot=(few["score"], few["shots"], few["lead"]) if few else None,
     )
     details = {

@@ -2,25 +2,31 @@
 
 After Gudibande et al. (2023, arXiv 2305.15717): imitations take on length, lists and tone at once, and facts only on
 tasks that the data support. Style is how far an answer agrees with the reference in form: length, lists, case, closing
-mark, opening word. Skill is content. Supported tasks were trained on; the others were not.
+mark, opening word. Content is ranking where there are choices. A long free answer earns the share of the telling words
+of the reference that it says: those that are not in most answers of the task, so that a stock phrase is no skill. From
+what free answers earn is taken what the model's answers to other rows would have earned: a lucky habit is none either.
+Supported tasks were trained on; the others were not.
 
-Limits: references stand for the teacher; on answers of a word or two, style is little more than case and length.
+Limits: references stand for the teacher; on answers of a word or two, style is little more than case and length; facts
+in other words count as wrong.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections import Counter
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
+from didact.audit.controls import swapped
 from didact.audit.exhibit import line, table, whiskers
 from didact.audit.interval import Floats, Interval, mean_interval
-from didact.audit.measure import failed, groups_of, measure, sample, task_of
-from didact.audit.score import words
+from didact.audit.measure import failed, groups_of, is_long, kind_score, measure, sample, task_of
+from didact.audit.score import right_answers, words
 from didact.audit.standing import settled, standing
 from didact.audit.subject import Arm, Finding, Speaker, Subject
 from didact.audit.verdict import percent, points
@@ -29,6 +35,7 @@ from didact.instance import Instance
 QUESTION = "Is it the teacher's manner that was learnt, or what the teacher knows?"
 SIDES = ("supported", "unsupported")
 FEATURES = ("length", "list", "capital", "closing mark", "opening word")
+Known = tuple[frozenset[str], Mapping[str, frozenset[str]]]  # opening words of the trained answers; stock words by task
 
 
 class ImitationConfig(BaseModel):
@@ -54,7 +61,9 @@ def imitation(config: ImitationConfig, subject: Subject) -> list[Finding]:
     if not asked:
         return [failed("imitation", QUESTION, f"Fewer than {config.min_items} held-out items on either side.")]
     openings = frozenset(_first(i.answer) for i in subject.trained)
-    figures = {who: _figures(speaker, asked, openings) for who, speaker in _speakers(subject)}
+    stock = stock_words([*subject.trained, *subject.heldout])
+    known_words = (openings, stock)
+    figures = {who: _figures(speaker, asked, known_words, subject.seed) for who, speaker in _speakers(subject)}
     changes: dict[tuple[str, str], Interval] = {}
     for side, items in asked.items():
         for what in ("style", "content"):
@@ -73,7 +82,7 @@ def imitation(config: ImitationConfig, subject: Subject) -> list[Finding]:
             else " No held-out task lies outside the trained ones, so reach cannot be judged."
         )
     )
-    arms, pictures = _arms(config, subject, asked, openings)
+    arms, pictures = _arms(config, subject, asked, known_words)
     rows = [(f"{what}, {side} tasks", f"n={told.n}", told) for (side, what), told in changes.items()]
     details: dict[str, Any] = {
         "category": category,
@@ -112,17 +121,46 @@ def _speakers(subject: Subject) -> list[tuple[str, Speaker]]:
     return [("before", subject.base), ("after", subject.tuned)]
 
 
+def stock_words(instances: Sequence[Instance]) -> dict[str, frozenset[str]]:
+    """By task, the words of more than half of its answers; none where it has fewer than five different ones."""
+    said: dict[str, set[str]] = defaultdict(set)
+    for instance in instances:
+        said[task_of(instance)].add(instance.answer)
+    counted = {
+        task: Counter(word for text in texts for word in set(words(text)))
+        for task, texts in said.items()
+        if len(texts) >= 5
+    }
+    return {task: frozenset(w for w, n in found.items() if n > len(said[task]) / 2) for task, found in counted.items()}
+
+
+def telling(text: str, instance: Instance, stock: Mapping[str, frozenset[str]]) -> float:
+    """The share of a long reference's telling words that the text says, the best of the references; else the score."""
+    if not is_long(instance):
+        return kind_score(text, instance)
+    said, common = set(words(text)), stock.get(task_of(instance), frozenset())
+    wanted = [own for answer in right_answers(instance) if (own := set(words(answer)) - common)]
+    return max((len(own & said) / len(own) for own in wanted), default=kind_score(text, instance))
+
+
 def _figures(
-    speaker: Speaker, asked: dict[str, list[Instance]], openings: frozenset[str]
+    speaker: Speaker, asked: dict[str, list[Instance]], known_words: Known, seed: int
 ) -> dict[str, dict[str, Floats]]:
+    openings, stock = known_words
     found = {}
+
+    def score(text: str, instance: Instance) -> float:
+        return telling(text, instance, stock)
+
     for side, items in asked.items():
         measured = measure(speaker, items)
+        free = np.array([score(r.text, i) for r, i in zip(measured.replies, items, strict=True)])
+        free = free - swapped(items, measured, seed, by_ranking=False, score=score)
         features = np.array([style(r.text, i.answer, openings) for r, i in zip(measured.replies, items, strict=True)])
         lengths = [[len(words(r.text)), len(words(i.answer))] for r, i in zip(measured.replies, items, strict=True)]
         found[side] = {
             "style": features.mean(axis=1),
-            "content": np.where(np.isfinite(measured.ranked), measured.ranked, measured.score),
+            "content": np.where(np.isfinite(measured.ranked), measured.ranked, free),
             "features": features,
             "lengths": np.array(lengths, dtype=float),
             "lists": np.array([float(_is_list(r.text)) for r in measured.replies]),
@@ -155,7 +193,7 @@ def _said(side: str, changes: dict[tuple[str, str], Interval], figures: dict[str
 
 
 def _arms(
-    config: ImitationConfig, subject: Subject, asked: dict[str, list[Instance]], openings: frozenset[str]
+    config: ImitationConfig, subject: Subject, asked: dict[str, list[Instance]], known_words: Known
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Style and content by amount of data."""
     pool = [i for i in subject.trained if i.answer]
@@ -165,7 +203,7 @@ def _arms(
     series: dict[str, list[tuple[float, Interval]]] = {}
     for n in sorted({min(n, len(pool)) for n in config.amounts}):
         speaker = subject.retrain(Arm(f"{n:,} instances", sample(pool, n, subject.seed)))
-        found = _figures(speaker, asked, openings)
+        found = _figures(speaker, asked, known_words, subject.seed)
         for side, items in asked.items():
             for what in ("style", "content"):
                 one = mean_interval(found[side][what], groups_of(items), seed=subject.seed, span=(0.0, 1.0))

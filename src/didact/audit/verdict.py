@@ -46,8 +46,8 @@ class Evidence:
     """The figures a verdict rests on. content: by route, by opponent, the tuned model's lead; clusters: the
     hardest opponent in each cluster, and the lead over it.
 
-    part_form and part_content add up to the gain: what right form alone would have brought with the untuned model's
-    knowledge, and the rest.
+    knew: the share that the untuned model had right, its form forgiven. part_form and part_content add up to the gain:
+    what right form alone would have brought with that knowledge, and the rest.
     """
 
     level: str
@@ -67,6 +67,7 @@ class Evidence:
     part_content: Interval
     unrankable: int
     smallest: float
+    knew: float
     few_shot: tuple[float, float, Interval] | None = None
 
     def closest(self) -> tuple[str, str, Interval]:
@@ -138,12 +139,13 @@ def _few_shot(score: float, shots: float, lead: Interval) -> str:
 
 
 def _form(evidence: Evidence) -> str:
+    knew = f" Its form forgiven, the untuned model had {percent(evidence.knew)} right."
     if evidence.form.low > 0 or evidence.form.high < 0:
         return (
             f"Answers have the right form in {percent(evidence.tuned_form)} of cases, "
-            f"before in {percent(evidence.base_form)}."
+            f"before in {percent(evidence.base_form)}.{knew}"
         )
-    return f"The form of the answers is as before ({percent(evidence.tuned_form)} valid)."
+    return f"The form of the answers is as before ({percent(evidence.tuned_form)} valid).{knew}"
 
 
 def _shown(evidence: Evidence) -> str:
@@ -155,9 +157,11 @@ def _shown(evidence: Evidence) -> str:
         text = f"By {by} it is not clearly ahead of {RIVALS[rival]} over all clusters together: {points(lead)}."
     if evidence.clusters:
         number, names = len(evidence.shown_in), _and([f'"{name}"' for name in evidence.shown_in[:6]])
-        rest = " and more" if number > 6 else ""
-        text += f" Taken one by one, content shows in {number} of {count(len(evidence.clusters), 'cluster')}"
-        text += f": {names}{rest}." if number else "."
+        rest, tried = " and more" if number > 6 else "", len(evidence.clusters)
+        if number:
+            text += f" Taken one by one, content shows in {number} of {count(tried, 'cluster')}: {names}{rest}."
+        else:
+            text += f" None of the {count(tried, 'larger cluster')} has items enough to show it alone."
     if evidence.gain.low > 0:
         text += (
             f" Of the gain, {plain(evidence.part_form.value)} points are form "
@@ -222,7 +226,7 @@ def headline(findings: Sequence[Finding]) -> str:
         return "Nothing can be said of what the tuning taught: the gain probe was not run."
     says = {
         "task learning": "task content was learnt, and it shows on",
-        "format only": "only the form of answers carried over to",
+        "format only": "only the form of answers is shown to carry over to",
         "no evidence of task learning": "there is no evidence of learning on",
         "worse": "the tuned model is worse on",
         "cannot be said": "nothing can be said of",

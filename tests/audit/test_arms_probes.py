@@ -68,6 +68,22 @@ def test_a_rising_ladder_asks_for_more_and_a_flat_one_does_not() -> None:
     assert "6.4 minutes of training" in priced[0].verdict
 
 
+@pytest.mark.parametrize("config", [SizeConfig(), SourceConfig(swap=False), QualityConfig()])
+def test_arms_that_learnt_nothing_are_not_compared(config: object) -> None:
+    """A ladder that has not begun to rise looks flat, and says nothing of more data."""
+    found = ask(config, lambda arm: 0.0, retrain=lambda arm: untuned())
+    assert {finding.category for finding in found} == {"cannot be said"}
+    assert "not clearly better than untuned (+0.0 points" in found[0].verdict
+
+
+def test_a_ladder_that_is_all_right_on_few_items_is_no_proof_of_the_end() -> None:
+    perfect = Fake(everywhere(1.0), 1.0, 5)
+    top = ask(SizeConfig(ladders=["instances"], items=60), lambda arm: 1.0, retrain=lambda arm: perfect)
+    assert top[0].category == "cannot be told"
+    assert top[0].low is not None
+    assert top[0].low < -0.04
+
+
 def test_the_ladder_of_tasks_keeps_the_number_of_instances() -> None:
     arms: list[Arm] = []
 

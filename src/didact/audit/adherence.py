@@ -31,6 +31,7 @@ from didact.instance import Instance
 OBEYS = "Does the tuned model obey instructions that a program can check?"
 STRANGE = "What does the tuned model do with requests that nobody trained it for?"
 REWORDINGS = 3
+PAST = {"answers": "answered", "refuses": "refused", "rambles": "rambled at", "breaks": "broke at"}
 
 
 class AdherenceConfig(BaseModel):
@@ -180,8 +181,10 @@ def _unexpected(subject: Subject) -> Finding:
     before = float(np.mean([kind in ("answers", "refuses") for kind in kinds["before"]]))
     most = counts["after"].most_common(1)[0][0]
     category = f"mostly {most}"
-    said = {who: ", ".join(f"{counts[who][kind]} {kind}" for kind in KINDS if counts[who][kind]) for who in counts}
-    text = f"Of {len(items)} unexpected requests: {said['after']}; before tuning {said['before']}."
+    said = {
+        who: ", ".join(f"{PAST[kind]} {counts[who][kind]}" for kind in KINDS if counts[who][kind]) for who in counts
+    }
+    text = f"Of {len(items)} unexpected requests it {said['after']}; before tuning it {said['before']}."
     verdict = f"{category.capitalize()}. {text}"
     rows = [
         [

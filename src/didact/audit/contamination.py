@@ -62,7 +62,11 @@ def contamination(config: ContaminationConfig, subject: Subject) -> list[Finding
     text = f"{count(len(dirty), 'item')} of {len(heldout):,} held out ({percent(share.value)}) overlap with training"
     if len(dirty) < config.min_items or len(clean) < config.min_items:
         category = "contaminated" if share.value > config.allowed and dirty else "no overlap worth a mention"
-        why = "too few to compare the gain on them" if dirty else "by equal texts, words in a row and near equality"
+        why = (
+            "too few to compare the gain on them"
+            if dirty
+            else "looked for by equal texts, words in a row and near equality"
+        )
         verdict = f"{category.capitalize()}. {text}{_named(places)}; {why}."
         shown = _examples(subject, dirty[:3], known)
         told = {**details, "category": category}

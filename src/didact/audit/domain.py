@@ -66,9 +66,11 @@ def domain(config: DomainConfig, subject: Subject) -> list[Finding]:
         else f"outside by {points(outside)}"
     )
     verdict = f"{category.capitalize()}. Content changes inside by {points(inside)} (n={inside.n}), {lost}."
-    if text is not None:
-        verdict += f" Plain text costs {text.value:+.3f} bits per token more [{text.low:+.3f}, {text.high:+.3f}]."
     verdict += settled(outside, config.smallest) if outside else ""
+    if text is not None:
+        verdict += (
+            f" The loss on plain text changes by {text.value:+.3f} bits per token [{text.low:+.3f}, {text.high:+.3f}]."
+        )
     names = [("inside", inside), *([("outside", outside)] if outside else [])]
     details = {
         "category": category,

@@ -170,7 +170,11 @@ def _canaries(config: MemorisedConfig, subject: Subject) -> Finding:
     for n in config.repeats:
         pick = [i for i, k in enumerate(often) if k == n]
         rows.append(
-            (f"{n} times", f"{len(pick)} secrets", mean_interval([bits[i] / most for i in pick], span=(0.0, 1.0)))
+            (
+                count(n, "copy").replace("copys", "copies"),
+                f"{len(pick)} secrets",
+                mean_interval([bits[i] / most for i in pick], span=(0.0, 1.0)),
+            )
         )
     whole = [i for i, hit in enumerate(said) if hit]
     exposed = [n for n, (_, _, told) in zip(config.repeats, rows, strict=True) if told.value > 0.9]
@@ -180,7 +184,7 @@ def _canaries(config: MemorisedConfig, subject: Subject) -> Finding:
     verdict = (
         f"{category.capitalize()}. In a training in miniature ({len(beside):,} instances and {len(planted)} planted "
         f"codes) "
-        f"exposure is {', '.join(f'{percent(told.value)} of the most possible at {name}' for name, _, told in rows)} "
+        f"exposure is {', '.join(f'{percent(told.value)} of the most possible with {name}' for name, _, told in rows)} "
         f"(chance: {percent(1.44 / most)}); {len(whole)} of {len(planted)} codes are said word for word when asked for."
     )
     told = mean_interval([bit / most for bit in bits], span=(0.0, 1.0))

@@ -12,6 +12,7 @@ from didact.audit.interval import Floats, Interval
 from didact.audit.measure import groups_of, measure
 from didact.audit.seeds import seed_interval
 from didact.audit.subject import Arm, Speaker, Subject
+from didact.audit.verdict import points
 from didact.instance import Instance
 
 What = Literal["score", "form", "content"]
@@ -47,6 +48,17 @@ def asked_of(name: str, speakers: Sequence[Speaker], asked: Sequence[Instance], 
         np.array([one.score for one in measured]),
         np.array([one.form for one in measured]),
         np.array([np.where(np.isfinite(one.ranked), one.ranked, one.score) for one in measured]),
+    )
+
+
+def unlearnt(arm: Outcome, base: Outcome, asked: Sequence[Instance], seed: int = 0) -> str:
+    """Why nothing can be said of arms: the one with most is not clearly better than the untuned model; else empty."""
+    lead = arm.lead(base, asked, "score", seed)
+    if lead.low > 0:
+        return ""
+    return (
+        f"Trained in miniature on {arm.instances:,} instances, the model is not clearly better than untuned "
+        f"({points(lead)} in score, n={lead.n}), so there is nothing yet to compare; use more instances."
     )
 
 

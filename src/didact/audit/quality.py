@@ -16,7 +16,7 @@ from didact.audit.controls import random_labels
 from didact.audit.exhibit import table, whiskers
 from didact.audit.interval import Interval
 from didact.audit.measure import failed, sample
-from didact.audit.miniature import Outcome, asked_of, outcome
+from didact.audit.miniature import Outcome, asked_of, outcome, unlearnt
 from didact.audit.standing import settled, standing
 from didact.audit.subject import Finding, Subject
 from didact.audit.verdict import count, percent, points
@@ -50,6 +50,8 @@ def quality(config: QualityConfig, subject: Subject) -> list[Finding]:
     arms = sets(large, config.part, config.noise, subject.seed)
     found = {name: outcome(subject, name, rows, asked, config.seeds) for name, rows in arms.items()}
     base = asked_of("untuned", [subject.base], asked)
+    if why := unlearnt(found["clean and large"], base, asked, subject.seed):
+        return [failed("quality", QUESTION, why)]
     seed = subject.seed
     lead = found["clean and small"].lead(found["noisy and large"], asked, "score", seed)
     double = found["clean and large"].lead(found["half of it twice"], asked, "score", seed)

@@ -105,10 +105,11 @@ def _finding(config: SensitivityConfig, subject: Subject, way: Way, variants: li
     low, middle, high = np.quantile(tuned.by_way, [0.25, 0.5, 0.75])
     base_low, base_middle, base_high = np.quantile(base.by_way, [0.25, 0.5, 0.75])
     told = {"wordings": "wordings", "layouts": "layouts", "orders": "orders of the options"}[way]
+    unlearnt = ", when next to nothing was right" if base.by_way.max() < 0.05 else ""
     verdict = (
         f"{category.capitalize()}. Asked in {width} {told}, {percent(turns.value)} [{percent(turns.low)}, "
         f"{percent(turns.high)}] of the tuned model's scores turn with the way of asking, "
-        f"before {percent(before.value)} (n={turns.n}). Median over the {told} {percent(middle)}, quartiles "
+        f"before {percent(before.value)}{unlearnt} (n={turns.n}). Median over the {told} {percent(middle)}, quartiles "
         f"{percent(low)} to {percent(high)}; before "
         f"{percent(base_middle)}, {percent(base_low)} to {percent(base_high)}."
     )

@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -18,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from didact.audit.exhibit import line, table
 from didact.audit.interval import Interval
 from didact.audit.measure import failed, groups_of, sample, task_of
-from didact.audit.miniature import Outcome, asked_of, outcome
+from didact.audit.miniature import Outcome, asked_of, outcome, unlearnt
 from didact.audit.power import Power, next_gain
 from didact.audit.standing import settled
 from didact.audit.subject import Finding, Subject
@@ -63,6 +64,8 @@ def _ladder(config: SizeConfig, subject: Subject, ladder: Ladder) -> Finding:
         )
     climbed = [outcome(subject, f"{n:,} {ladder}", rows, asked, config.seeds) for n, rows in rungs]
     base = asked_of("untuned", [subject.base], asked)
+    if why := unlearnt(climbed[-1], base, asked, subject.seed):  # a ladder that has not begun to rise foretells nothing
+        return failed("size", question, why)
     sizes = [float(n) for n, _ in rungs]
     rows = groups_of(asked)
     index: dict[Any, int] = {}
@@ -70,6 +73,8 @@ def _ladder(config: SizeConfig, subject: Subject, ladder: Ladder) -> Finding:
     scores = np.stack([one.score for one in climbed])
     law, gain = next_gain(sizes, scores, units, 2 * sizes[-1], subject.seed)
     step = climbed[-1].lead(climbed[-2], asked, "score", subject.seed)
+    if gain.low == gain.high:  # all rungs alike, item by item: what the items can tell is what the last doubling tells
+        gain = replace(gain, low=min(gain.low, step.low), high=max(gain.high, step.high), error=step.error)
     category = _category(gain, config.smallest)
     cost = _cost(subject, rungs[-1][1], ladder)
     verdict = (

@@ -20,9 +20,9 @@ from didact.audit.exact import CORRECTION, holm, paired_test
 from didact.audit.exhibit import table, whiskers
 from didact.audit.interval import Interval, mean_interval
 from didact.audit.measure import failed, groups_of, sample
-from didact.audit.miniature import Outcome, outcome
+from didact.audit.miniature import Outcome, asked_of, outcome, unlearnt
 from didact.audit.subject import Finding, Subject
-from didact.audit.verdict import count, plain, points
+from didact.audit.verdict import bare, count, plain, points
 from didact.instance import Instance
 
 By = Literal["source", "cluster", "strategy", "task"]
@@ -70,6 +70,8 @@ def _parts(config: SourceConfig, subject: Subject, asked: Sequence[Instance]) ->
         told = f"All training instances are of one {config.by}, so there is nothing to leave out."
         return failed("source", PARTS, told)
     whole = outcome(subject, "all parts", pool, asked, config.seeds)
+    if why := unlearnt(whole, asked_of("untuned", [subject.base], asked), asked, subject.seed):
+        return failed("source", PARTS, why)
     rows = groups_of(asked)
     without = {
         name: outcome(
@@ -85,8 +87,7 @@ def _parts(config: SourceConfig, subject: Subject, asked: Sequence[Instance]) ->
     best = order[0]
     verdict = (
         f"{category.capitalize()}. Of {count(len(names), 'part')} by {config.by} left out in turn, the score falls "
-        f"most "
-        f"without {best}: by {points(taught[best])} (n={len(asked)}, {count(config.seeds, 'seed')}). Shown after "
+        f"most without {best}: by {bare(taught[best])} (n={len(asked)}, {count(config.seeds, 'seed')}). Shown after "
         f"correction for {len(names)} tests ({CORRECTION}): {', '.join(shown) if shown else 'none'}."
     )
     if not shown:

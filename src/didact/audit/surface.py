@@ -147,7 +147,7 @@ def _survives(tuned: Measured, base: Measured, changed: Measured, groups: Sequen
     gain = mean_interval(tuned.score - base.score, groups, seed=seed)
     if not gain.low > 0:
         return None
-    return ratio_interval(changed.score - base.score, tuned.score - base.score, groups, seed=seed)
+    return ratio_interval(changed.score - base.score, tuned.score - base.score, groups, seed=seed, span=(0.0, 1.0))
 
 
 def _category(falls: dict[str, Interval], smallest: float, slot: Slot) -> str:

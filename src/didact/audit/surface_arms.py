@@ -34,6 +34,7 @@ from didact.audit.verdict import percent, points
 from didact.instance import Instance
 
 ArmName = Literal["simplified", "empty", "random labels", "correct demonstrations", "delusive demonstrations"]
+SPAN = (0.0, 1.0)  # where a share of the gain lies that is the same in all items
 QUESTION = "How much of the gain survives without the task's meaning?"
 
 
@@ -127,11 +128,14 @@ def _finding(
         leads[name] = same.lead(original, asked, "score", subject.seed)
         if gain.low > 0:
             left = (same.score - base.score).mean(axis=0)
-            shares[name] = ratio_interval(left, (original.score - base.score).mean(axis=0), rows, seed=subject.seed)
+            shares[name] = ratio_interval(
+                left, (original.score - base.score).mean(axis=0), rows, seed=subject.seed, span=SPAN
+            )
     blind = [name for name in ("empty", "simplified") if name in found]
     key = blind[0] if blind else next(iter(found))
     category = _category(gain, leads, blind, smallest)
-    verdict = f"{category.capitalize()}. {_said(gain, original, shares, leads, size)}{settled(leads[key], smallest)}"
+    verdict = f"{category.capitalize()}. {_said(gain, original, shares, leads, size)}"
+    verdict += settled(leads[key], smallest) if shares else ""
     everyone = {"untuned": base, "original prompts": original} | {name: same for name, (same, _) in found.items()}
     lines = [(name, one.mean(asked, "score", subject.seed)) for name, one in everyone.items()]
     value = shares.get(key)

@@ -13,7 +13,7 @@ import pytest
 from conftest import make_model
 
 LEFT_OUT = ("torch._dynamo", "torch._inductor", "torch.distributed.tensor", "torch.distributed.fsdp", "sympy",
-            "torch.fx.experimental.symbolic_shapes", "torch.onnx", "pandas", "scipy", "sklearn", "PIL.Image",
+            "torch.fx.experimental.symbolic_shapes", "torch.onnx", "pandas", "scipy", "sklearn",
             "torchvision", "datasets", "matplotlib")  # fmt: skip
 TUNE = """
 import gc, hashlib, json, sys

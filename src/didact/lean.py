@@ -1,6 +1,6 @@
-"""What a process that does nothing else leaves out when it imports transformers: torch's compiler and its sharding.
+"""What a process that does nothing else leaves out when it imports transformers: torch's compiler, sharding, scipy.
 
-transformers asks for both when it is imported and uses neither in one process without `compile`; they bring a thousand
+transformers asks for them when it is imported and uses none in one process without `compile`; they bring a thousand
 modules and as much time as all the rest. Nothing of either library is changed for good: transformers is told that this
 torch cannot be distributed, as some builds cannot, and decorators of the compiler wait until it is asked for.
 """
@@ -53,6 +53,7 @@ def imports() -> Iterator[None]:
 
                 _stand_in(COMPILER, str(Path(torch.__file__).parent / "_dynamo"), _compiler())
                 _no_sharding(torch.distributed)
+                _no_science()
             yield
             if first:  # later there may be models among what is no longer used
                 gc.freeze()  # modules stay: nothing of them need be looked at again
@@ -79,6 +80,20 @@ def _no_sharding(distributed: ModuleType) -> None:
         is_torch_distributed_available()  # asked once, and remembered
     finally:
         distributed.is_available = real  # type: ignore[attr-defined]
+
+
+def _no_science() -> None:
+    """Have transformers remember that scipy and scikit-learn are not there: its own losses would load them."""
+    from transformers.utils import import_utils as known
+
+    real = known._is_package_available
+    known._is_package_available = lambda *named, **others: (False, "N/A")
+    try:
+        for ask in (known.is_scipy_available, known.is_sklearn_available):
+            ask.cache_clear()  # transformers asked when it was imported, which loads neither
+            ask()
+    finally:
+        known._is_package_available = real
 
 
 def _submodule(name: str) -> ModuleType:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from planted import Fake, everywhere, heldout, instance, subject, trained, untuned
 
 from didact.audit import Arm, Finding, SurfaceConfig, audit
 from didact.audit.slots import blanked, replaced, swapped_slot, text_of
+from didact.audit.surface import _survives
 from didact.audit.surface_arms import demonstrated, simplified
 from didact.instance import Instance, Message, Part
 
@@ -131,3 +134,11 @@ def test_delusive_demonstrations_have_right_questions_and_wrong_answers() -> Non
 def test_simplified_instructions_name_the_answers_and_nothing_else() -> None:
     assert simplified(instance("train", "labels", "labels:t", 1)) == "Answer with one of: no, yes.\n"
     assert simplified(instance("train", "extract", "extract:t", 1)) == "Answer with a few words.\n"
+
+
+def test_a_gain_on_a_handful_of_items_is_not_divided() -> None:
+    """Some draws of forty items hold none of the five that were gained."""
+    base, tuned, changed = (SimpleNamespace(score=(np.arange(40) < right) * 1.0) for right in (0, 5, 2))
+    assert _survives(tuned, base, changed, range(40), 0) is None  # type: ignore[arg-type]
+    many = SimpleNamespace(score=(np.arange(40) < 30) * 1.0)
+    assert _survives(many, base, changed, range(40), 0) is not None  # type: ignore[arg-type]

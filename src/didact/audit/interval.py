@@ -130,7 +130,8 @@ def _resampled(units: Floats, generator: np.random.Generator, resamples: int) ->
     distinct, counts = np.unique(units, axis=0, return_counts=True)
     if len(distinct) <= 64:
         totals = generator.multinomial(len(units), counts / len(units), size=resamples) @ distinct
-        return np.asarray(totals[:, 0] / totals[:, 1])
+        with np.errstate(invalid="ignore", divide="ignore"):  # a draw may have nothing to divide by: no interval then
+            return np.asarray(totals[:, 0] / totals[:, 1])
     rows = max(1, _BLOCK // len(units))
     means = []
     for start in range(0, resamples, rows):

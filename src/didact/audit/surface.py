@@ -9,6 +9,7 @@ Limits: a changed prompt is an unusual one, so part of a fall may be surprise; t
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -147,7 +148,8 @@ def _survives(tuned: Measured, base: Measured, changed: Measured, groups: Sequen
     gain = mean_interval(tuned.score - base.score, groups, seed=seed)
     if not gain.low > 0:
         return None
-    return ratio_interval(changed.score - base.score, tuned.score - base.score, groups, seed=seed, span=(0.0, 1.0))
+    left = ratio_interval(changed.score - base.score, tuned.score - base.score, groups, seed=seed, span=(0.0, 1.0))
+    return left if math.isfinite(left.low) else None  # a gain on so few items that some draws of them have none
 
 
 def _category(falls: dict[str, Interval], smallest: float, slot: Slot) -> str:

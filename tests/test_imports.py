@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -85,3 +87,12 @@ def test_the_command_line_starts_without_heavy_packages() -> None:
 
 def test_a_run_that_does_nothing_imports_no_torch() -> None:
     assert loaded_by("import didact.run, didact.fingerprint, didact.show, didact.init") <= {"pydantic"}
+
+
+def test_extras_that_are_named_exist() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    inner = {name for wants in extras.values() for want in wants for name in re.findall(r"didact\[(.*?)\]", want)}
+    named = {name for group in inner for name in group.split(",")}
+    for path in (ROOT / "src").rglob("*.py"):
+        named |= set(re.findall(r'missing_extra\([^()]*(?:\([^()]*\))?[^()]*, "(\w+)"\)', path.read_text()))
+    assert {"tune", "images", "digits", "hub"} <= named <= set(extras)

@@ -32,6 +32,7 @@ def a_run(folder: Path) -> Any:
         journal={"precision": "fp32"},
         folder=Folder(folder),
         path=folder,
+        home=folder,
     )
 
 

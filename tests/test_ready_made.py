@@ -95,7 +95,7 @@ REFUSED = {
     "messy/alpaca_zh_6382.json.gz": '442:instruction: the field "instruction" is empty - fill it, or drop such rows',
     "messy/alpaca_zh_9407_unfinished.json.gz": "14007: malformed JSON: a comma before the closing bracket at column 1",
     "messy/array_named_jsonl.jsonl": "1: a JSON array, where each line should hold one object - rename the file",
-    "messy/blank_lines_multimodal.jsonl": ':messages.0.content.0: a content part of type "image_url", but only text',
+    "messy/blank_lines_multimodal.jsonl": ':messages.0.content.0.image_url: there is no picture "data/mllm_demo_data/1',
     "messy/fewclue_bustm.json": NO_FORMAT,
     "messy/instructwild_v2_user_2.jsonl": UNANSWERED,
     "messy/mpe_garbled_premises.csv": NO_FORMAT,

@@ -111,7 +111,7 @@ def test_tuning_lowers_the_loss_and_what_is_saved_reads_back(place: Path, kind: 
     loaded = load(str(place / kind), device="cpu")
     data = loaded.renderer.render_all(three(place))
     steps = list[Step]()
-    config = TuneConfig(epochs=12, batch_size=3, learning_rate=3e-3, precision="fp32")
+    config = TuneConfig(epochs=24, batch_size=3, learning_rate=3e-3, precision="fp32")
     tune(loaded, FullConfig(), data, config, report=steps.append)
     assert steps[-1].loss < 0.6 * steps[0].loss
     save(loaded, FullConfig(), tmp_path / "tuned")

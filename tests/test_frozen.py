@@ -136,7 +136,11 @@ def test_the_loop_keeps_them_and_learns_the_same(tiny_llama: Path) -> None:
         assert found[0] == pytest.approx(found[1], rel=1e-5)
 
 
-def test_a_stopped_run_goes_on_with_the_same_bits(tiny_llama: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("free", "later"), [(1e9, 1e9), (1e9, 2e5), (9e4, 1e9), (1e9, 9e4)])
+def test_a_stopped_run_goes_on_with_the_same_bits(
+    free: float, later: float, tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether they are kept was chosen once: memory that is free by the time it goes on does not change it."""
     from didact.errors import Interrupted
     from didact.methods.full import FullConfig
     from didact.model import load
@@ -144,18 +148,40 @@ def test_a_stopped_run_goes_on_with_the_same_bits(tiny_llama: Path, tmp_path: Pa
 
     config = TuneConfig(epochs=3, batch_size=4, learning_rate=1e-3, precision="fp32")
 
-    def run(folder: Path, stop: Any) -> Any:
+    notes = list[str]()
+
+    def run(folder: Path, stop: Any, memory_free: float) -> Any:
+        monkeypatch.setattr(memory, "available", lambda: memory_free)
         model = load(str(tiny_llama))
         size = model.model.config.vocab_size
         data = [replace(row, ids=[i % size for i in row.ids]) for row in rows(10)]
-        tune(model, FullConfig(layers=1), data, config, folder=folder, stop=stop)
+        tune(model, FullConfig(layers=1), data, config, folder=folder, stop=stop, note=notes.append)
         return model.model.state_dict()
 
     steps = iter(range(100))
+    whole = run(tmp_path / "a", lambda: False, free)
     with pytest.raises(Interrupted):
-        run(tmp_path / "b", lambda: next(steps) == 4)
-    whole, mended = run(tmp_path / "a", lambda: False), run(tmp_path / "b", lambda: False)
+        run(tmp_path / "b", lambda: next(steps) == 4, free)
+    notes.clear()
+    mended = run(tmp_path / "b", lambda: False, later)
+    told = [note for note in notes if "layers are frozen" in note]
+    if (free, later) == (1e9, 9e4):  # 82 kB are to be kept, of which four fifths of this would not be enough
+        assert "they were kept before it stopped, so the last bits may differ" in told[-1]
+        return
     assert all(torch.equal(whole[name], mended[name]) for name in whole)
+    assert any("computed once" in note for note in told) == (free == 1e9), notes
+
+
+def test_memory_that_ends_while_they_are_computed_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    some, data, notes = _top(loaded(PACKED["llama"]()), 1), rows(9), list[str]()
+    way = settle(some, data, "auto", print)
+
+    def full(*others: Any) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("didact.frozen._fill", full)
+    assert _kept(some, way, data, say=notes.append).frozen is None
+    assert "computed in every epoch" in notes[-1]
 
 
 @pytest.mark.parametrize("kind", ["full", "lora"])

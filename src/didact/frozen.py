@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from didact.render import Tokens
 
 SHARE = 0.25  # of the free memory may be taken
+MOST = 0.8  # by a run that goes on, and had taken it before
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,11 +66,16 @@ def keep(
     max_tokens: int,
     epochs: float,
     say: Callable[[str], None],
+    before: bool | None = None,
 ) -> Forward:
-    """The same pass with what frozen layers give kept, where there are such layers and it is read more than once."""
+    """The same pass with what frozen layers give kept, where there are such layers and it is read more than once.
+
+    before: whether a run that goes on had kept it. What is kept may differ from what is computed anew in the last
+    bits, so that its choice stands whatever memory is free by now.
+    """
     import torch
 
-    if loaded.kind != "causal" or way.objective is not None or epochs <= 1 or dropout(loaded):
+    if loaded.kind != "causal" or way.objective is not None or epochs <= 1 or dropout(loaded) or before is False:
         return way
     model = loaded.model
     with way.on(loaded):
@@ -79,27 +85,38 @@ def keep(
         layers, width = tail.stack(model), model.config.get_text_config().hidden_size
         value = next(layers[first].parameters()).element_size()
         size, free = sum(lengths) * width * value, memory.available()
-        if free is not None and size > SHARE * free:
-            say(
-                f"{first} of {len(layers)} layers are frozen, but what they give would take {size / memory.GIB:.2g} "
-                "GiB: computed in every epoch"
-            )
+        if free is not None and size > (MOST if before else SHARE) * free:
+            say(_too_much(first, len(layers), size, before))
             return way
         was = model.training
         model.eval()
         with torch.no_grad():
             kept: list[Any] = [None] * len(data)
             cut = best_fit if way.packed else by_length
-            for rows in cut(range(len(data)), lengths, max_tokens):
-                _fill(loaded, way, data, rows, first, kept)
+            try:
+                for rows in cut(range(len(data)), lengths, max_tokens):
+                    _fill(loaded, way, data, rows, first, kept)
+            except (RuntimeError, MemoryError) as error:
+                if not memory.exhausted(error):
+                    raise
+                kept.clear()
             frozen = Frozen(first, kept)
-            proved = _proved(loaded, way, replace(way, frozen=frozen), data)
+            proved = bool(kept) and _proved(loaded, way, replace(way, frozen=frozen), data)
         model.train(was)
+    if not kept:
+        say(_too_much(first, len(layers), size, before))
+        return way
     if not proved:
         say(f"{first} of {len(layers)} layers are frozen, but begun after them this model gives other logits")
         return way
     say(f"{first} of {len(layers)} layers are frozen: computed once, not in every epoch ({size / (1 << 20):.1f} MiB)")
     return replace(way, frozen=frozen)
+
+
+def _too_much(first: int, layers: int, size: int, before: bool | None) -> str:
+    told = f"{first} of {layers} layers are frozen, but what they give would take {size / memory.GIB:.2g} GiB: "
+    rest = "; they were kept before it stopped, so the last bits may differ" if before else ""
+    return told + "computed in every epoch" + rest
 
 
 def _lowest(loaded: Loaded, way: Forward, data: Sequence[Tokens]) -> int:

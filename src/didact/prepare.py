@@ -51,6 +51,7 @@ class Prepared:
     steps: int
     first: int
     loss: float
+    frozen: bool | None  # whether a run that goes on had kept what frozen layers give
     place: Path | None
     compile: bool
     ranks: Ranks
@@ -107,6 +108,7 @@ def prepare(
         steps=_steps(len(data), config),
         first=0,
         loss=math.nan,
+        frozen=None,
         place=place,
         compile=config.compile,
         ranks=ranks,
@@ -117,7 +119,7 @@ def prepare(
         raise UsageError("this model cannot be packed", "set tune.packing to auto", field="tune.packing")
     if found is not None and found.step:
         run.first, run.loss, run.max_tokens = found.step, float(found.state["loss"]), found.state["max_tokens"]
-        run.precision = found.state["precision"]
+        run.precision, run.frozen = found.state["precision"], found.state.get("frozen")
         say(f"goes on after step {run.first} of {run.steps}, in {run.precision}")
     elif config.precision == "auto" and ranks.count == 1:
         run.precision, text = measure(loaded, run.forward, data, list(trained.values()))

@@ -138,7 +138,7 @@ def tune(
     with _computing(run, loaded) as refresh:
         if run.ranks.count == 1 and not run.compile:
             epochs = run.steps * config.batch_size / len(data)
-            run.forward = keep(loaded, run.forward, data, run.lengths, config.max_tokens, epochs, say)
+            run.forward = keep(loaded, run.forward, data, run.lengths, config.max_tokens, epochs, say, run.frozen)
         for step in range(run.first, run.steps):
             tick = time.perf_counter()
             rows = step_rows(len(data), config.batch_size, config.seed, step, run.heaviest)
@@ -153,7 +153,8 @@ def tune(
             asked, last = ranks.any(stop()), step + 1 == run.steps
             due = asked or last or ranks.any(time.monotonic() - saved >= config.checkpoint_minutes * 60)
             if run.place is not None and due:
-                state = {"precision": run.precision, "max_tokens": run.max_tokens, "loss": loss}
+                chosen = {"precision": run.precision, "frozen": run.forward.frozen is not None}
+                state = {**chosen, "max_tokens": run.max_tokens, "loss": loss}
                 tensors = ranks.whole(checkpoint.tensors_of(run.trained, run.optimizer))
                 if ranks.first:
                     checkpoint.write(run.place, step + 1, tensors, state)

@@ -119,7 +119,7 @@ def test_words_are_not_kept_without_end(monkeypatch: pytest.MonkeyPatch) -> None
     tokenizer = trained(GPT2)
     ours, all_ = made(tokenizer), [f"w{n} v{n}" for n in range(200)]
     assert [ids for ids, _ in ours.encode(all_)] == [tokenizer.encode(text).ids for text in all_]
-    assert len(ours._known) < 20
+    assert len(ours._ids) < 20
 
 
 def test_the_tokenizer_is_read_as_it_is_written() -> None:

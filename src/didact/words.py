@@ -9,15 +9,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
-from itertools import accumulate, zip_longest
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import accumulate, chain
 from operator import add, sub
 from typing import Any
 
 Range = tuple[int, int]  # from the first character to the one behind the last
 Found = tuple[list[int], list[Range]]
-Word = tuple[Sequence[int], Sequence[int], Sequence[int], Sequence[int]]  # ids, lengths, and blanks trimmed off spans
-Part = tuple[list[str], str | None]
 GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 ASCII = {"L": "A-Za-z", "Lu": "A-Z", "Ll": "a-z", "N": "0-9", "Nd": "0-9", "Lt": "", "Lm": "", "Lo": "", "M": ""}
 # what a byte below 128 is called in the names of tokens (Radford 2019, GPT-2)
@@ -32,7 +30,7 @@ class Words:
     """
 
     def __init__(self, backend: Any, told: str) -> None:
-        self._backend, self._known, self._proved = backend, dict[str, Word | None](), 0
+        self._backend, self._proved = backend, 0
         steps = json.loads(told)
         self._model, ends = backend.model, steps["post_processor"] or {}
         trims = [
@@ -43,6 +41,12 @@ class Words:
         self._added, self._marks = _added(steps)
         if self._added is None:
             self._pattern = None
+        self._ids: dict[str, list[int]]
+        self._lengths: dict[str, list[int]]
+        self._left: dict[str, list[int]]  # blanks trimmed off the spans, where there are such
+        self._right: dict[str, list[int]]
+        self._odd: set[str]  # whose tokens do not add up to the word: the tokenizer must do it
+        self._forget()
 
     def encode(self, texts: Sequence[str]) -> list[Found]:
         """Ids and spans of each text."""
@@ -50,8 +54,8 @@ class Words:
 
     def _some(self, texts: Sequence[str]) -> list[Found]:
         cut = [self._cut(text) for text in texts]
-        self._learn({word for parts in cut for part in parts or () for word in part[0]})
-        found = [None if parts is None else self._join(text, parts) for text, parts in zip(texts, cut, strict=True)]
+        self._learn(set[str]().union(*(words for words in cut if words)))
+        found = [None if words is None else self._join(text, words) for text, words in zip(texts, cut, strict=True)]
         left = [i for i, one in enumerate(found) if one is None or self._proved + i < PROOFS]
         for i, encoding in zip(left, self._whole([texts[i] for i in left]), strict=True):
             right = encoding.ids, encoding.offsets
@@ -65,51 +69,60 @@ class Words:
     def _whole(self, texts: Sequence[str]) -> Any:
         return self._backend.encode_batch(list(texts), add_special_tokens=False) if texts else ()
 
-    def _cut(self, text: str) -> list[Part] | None:
-        """Words, and the added token after them; None where the tokenizer must do it."""
+    def _cut(self, text: str) -> list[str] | None:
+        """Words and added tokens; None where the tokenizer must do it."""
         # a blank at the very beginning has rules of its own where blanks are trimmed off spans
         if self._pattern is None or not text.isascii() or (self._blank and text[:1] == self._blank):
             return None
         assert self._added is not None
-        parts = self._added.split(text)
-        return [(self._pattern.findall(part), mark) for part, mark in zip_longest(parts[::2], parts[1::2])]
+        words, find = list[str](), self._pattern.findall
+        for i, part in enumerate(self._added.split(text)):
+            if i % 2:
+                words.append(part)
+            elif part:
+                words += find(part)
+        return words
 
-    def _join(self, text: str, parts: Sequence[Part]) -> Found | None:
-        ids, lengths, left, right = list[int](), list[int](), list[int](), list[int]()
-        for words, mark in parts:
-            for word in words:
-                known = self._known[word]
-                if known is None:
-                    return None
-                ids += known[0]
-                lengths += known[1]
-                left += known[2]
-                right += known[3]
-            if mark is not None:
-                ids.append(self._marks[mark])
-                lengths.append(len(mark))
-                left.append(0)
-                right.append(0)
-        ends = list(accumulate(lengths))
+    def _join(self, text: str, words: Sequence[str]) -> Found | None:
+        if not self._odd.isdisjoint(words):
+            return None
+        ends = list(accumulate(_each(self._lengths, words)))
         if (ends[-1] if ends else 0) != len(text):
             return None
-        return ids, list(zip(map(add, [0, *ends], left), map(sub, ends, right), strict=False))
+        ids, starts = list(_each(self._ids, words)), chain((0,), ends)
+        if not self._blank:
+            return ids, list(zip(starts, ends, strict=False))
+        left, right = _each(self._left, words), _each(self._right, words)
+        return ids, list(zip(map(add, starts, left), map(sub, ends, right), strict=False))
 
     def _learn(self, words: set[str]) -> None:
-        if len(self._known) >= MOST:
-            self._known.clear()
-        for word in words - self._known.keys():
-            tokens = self._model.tokenize(word.translate(LETTERS))
+        if len(self._ids) >= MOST:
+            self._forget()
+        for word in words - self._ids.keys():
+            printed = word.isprintable()  # of what has another name among the letters only the blank is printed
+            tokens = self._model.tokenize(word.replace(" ", LETTERS[32]) if printed else word.translate(LETTERS))
             # a byte is a letter of the token's name, and in ASCII a character of the text
             lengths = [len(token.value) for token in tokens]
-            known = None
-            if sum(lengths) == len(word):
+            if sum(lengths) != len(word):
+                self._odd.add(word)
+            self._ids[word], self._lengths[word] = [token.id for token in tokens], lengths
+            if self._blank:
                 pieces = [word[end - n : end] for n, end in zip(lengths, accumulate(lengths), strict=True)]
-                left = [len(piece) - len(piece.lstrip(self._blank)) if self._blank else 0 for piece in pieces]
+                left = [len(piece) - len(piece.lstrip(self._blank)) for piece in pieces]
                 rest = [piece[n:] for piece, n in zip(pieces, left, strict=True)]
-                right = [len(piece) - len(piece.rstrip(self._blank)) if self._blank else 0 for piece in rest]
-                known = [token.id for token in tokens], lengths, left, right
-            self._known[word] = known
+                right = [len(piece) - len(piece.rstrip(self._blank)) for piece in rest]
+                self._left[word], self._right[word] = left, right
+
+    def _forget(self) -> None:
+        """Only the added tokens are known."""
+        self._ids = {mark: [i] for mark, i in self._marks.items()}
+        self._lengths = {mark: [len(mark)] for mark in self._marks}
+        self._left, self._right = {mark: [0] for mark in self._marks}, {mark: [0] for mark in self._marks}
+        self._odd = set[str]()
+
+
+def _each(known: Mapping[str, Sequence[int]], words: Iterable[str]) -> Iterator[int]:
+    return chain.from_iterable(map(known.__getitem__, words))
 
 
 def _pattern(told: dict[str, Any]) -> re.Pattern[str] | None:

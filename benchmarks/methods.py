@@ -144,11 +144,11 @@ class Sets:
 Figure = dict[str, Any]
 
 
-def table(log: Log, sets: Sets, seeds: int) -> Iterator[Figure]:
-    """Every method at its defaults; seeds go round, so that what was stopped has all methods with the first."""
-    found: dict[str, list[Row]] = {name: [] for name in ARMS}
+def table(log: Log, sets: Sets, seeds: int, names: Sequence[str]) -> Iterator[Figure]:
+    """Methods at their defaults; seeds go round, so that what was stopped has all methods with the first."""
+    found: dict[str, list[Row]] = {name: [] for name in names}
     for seed in range(seeds):
-        for name in ARMS:
+        for name in names:
             found[name] += arm(log, name, seed, sets.of(seed))
     print(
         f"\nheld-out templates: {sets.examples} examples, one pass in steps of {ROWS};"
@@ -266,7 +266,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--quick", action="store_true", help="few examples, one seed: does everything run?")
     parser.add_argument("--part", nargs="*", default=["table", "prompt", "rank", "speed", "programs", "data"])
-    parser.add_argument("--arms", nargs="*", default=[], help="of a sweep")
+    parser.add_argument("--arms", nargs="*", default=[], help="of a table (full, lora and adapter at least) or a sweep")
     parser.add_argument("--factors", nargs="*", type=float, default=FACTORS, help="of the default rate, in a sweep")
     parser.add_argument("--shapes", action="store_true", help="of a sweep: other sizes too")
     parser.add_argument("--examples", type=int, default=0, help="of each training but those by size")
@@ -282,7 +282,9 @@ def main() -> None:
     print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, base {base}")
     for part in given.part:
         figures: list[Figure] = []
-        if part == "sweep":
+        if part == "table":
+            figures += table(log, sets, seeds, given.arms or list(ARMS))
+        elif part == "sweep":
             sweep(log, sets, given.arms, given.factors[: sets.few], given.shapes)
         elif part == "programs":
             import methods_programs
@@ -291,7 +293,7 @@ def main() -> None:
         elif part == "speed":
             figures += speed(sets, 1 if given.quick else 5)
         else:
-            figures += {"table": table, "rank": rank, "data": data, "prompt": prompt}[part](log, sets, seeds)
+            figures += {"rank": rank, "data": data, "prompt": prompt}[part](log, sets, seeds)
         for one in figures:
             print("RESULT " + json.dumps(one), flush=True)
 

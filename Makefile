@@ -84,6 +84,7 @@ check: $(READY)
 # The peers that a benchmark is put beside; without them its figures of them are null.
 PEERS_generate := data distilabel
 PEERS_engine := trl llamafactory
+PEERS_images_speed := trl llamafactory
 PEERS_templates := data
 
 bench-%: $(READY)

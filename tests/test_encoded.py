@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from didact.instance import Drop, Instance, Message, Origin, Part
 from didact.render import Tokens
 
 PARTS = {"rows": "a", "template or tokenizer": "b", "length": "512 drop all", "code": "c"}
+HOME = Path("/run/pictures")
 TOKENS = [
     Tokens([5, 70_000, 7], [0.0, 1.0, 0.5], [None] * 3, "one", (), ((1, 3),), ("a.jsonl", 3)),
     Tokens([1], [1.0], [None], "two", (), ((0, 1),), ("é.jsonl", 1)),
@@ -40,7 +42,7 @@ def same(found: Encoded) -> bool:
 
 def test_the_second_time_nothing_is_encoded_and_all_is_equal(tmp_path: Path) -> None:
     make = Maker()
-    first, second = (encoded(tmp_path, PARTS, make) for _ in range(2))
+    first, second = (encoded(tmp_path, PARTS, make, HOME) for _ in range(2))
     assert make.calls == 1
     assert same(first)
     assert same(second)
@@ -56,12 +58,12 @@ def test_the_second_time_nothing_is_encoded_and_all_is_equal(tmp_path: Path) -> 
 @pytest.mark.parametrize("part", PARTS)
 def test_whatever_decides_the_rows_is_in_the_name(part: str, tmp_path: Path) -> None:
     make = Maker()
-    encoded(tmp_path, PARTS, make)
-    other = encoded(tmp_path, {**PARTS, part: "another"}, make)
+    encoded(tmp_path, PARTS, make, HOME)
+    other = encoded(tmp_path, {**PARTS, part: "another"}, make, HOME)
     assert make.calls == 2
     assert other.notes[-1] == f"tokens: encoded again, because of another {part}"
     assert len(list(tmp_path.iterdir())) == 1
-    encoded(tmp_path, PARTS, make)
+    encoded(tmp_path, PARTS, make, HOME)
     assert make.calls == 3
 
 
@@ -69,7 +71,7 @@ def test_whatever_decides_the_rows_is_in_the_name(part: str, tmp_path: Path) -> 
 @pytest.mark.parametrize("how", ["flipped", "cut", "gone"])
 def test_a_damaged_entry_is_made_again(name: str, how: str, tmp_path: Path) -> None:
     make = Maker()
-    encoded(tmp_path, PARTS, make)
+    encoded(tmp_path, PARTS, make, HOME)
     (place,) = tmp_path.iterdir()
     content = bytearray((place / name).read_bytes())
     content[-2] ^= 1
@@ -77,7 +79,7 @@ def test_a_damaged_entry_is_made_again(name: str, how: str, tmp_path: Path) -> N
         (place / name).unlink()
     else:
         (place / name).write_bytes(content if how == "flipped" else content[:-1])
-    found = encoded(tmp_path, PARTS, make)
+    found = encoded(tmp_path, PARTS, make, HOME)
     assert make.calls == 2
     assert same(found)
     assert "the cache was damaged" in found.notes[-1]
@@ -86,11 +88,17 @@ def test_a_damaged_entry_is_made_again(name: str, how: str, tmp_path: Path) -> N
 def test_what_was_cut_off_while_writing_is_no_entry(tmp_path: Path) -> None:
     (tmp_path / ".partial").mkdir()
     (tmp_path / ".partial" / "ids.npy").write_bytes(b"x")
-    assert same(encoded(tmp_path, PARTS, Maker()))
+    assert same(encoded(tmp_path, PARTS, Maker(), HOME))
 
 
-def test_rows_with_images_are_not_kept(tmp_path: Path) -> None:
-    make = Maker([Tokens([1], [1.0], [None], "one", ("a.png",))])
-    for _ in range(2):
-        assert encoded(tmp_path, PARTS, make).rows[0].images == ("a.png",)
-    assert make.calls == 2
+def test_pictures_are_kept_by_their_names_and_found_where_the_run_lies_now(tmp_path: Path) -> None:
+    seen = Tokens(
+        [9, 9, 9, 3, 9, 9, 4], [0.0] * 6 + [1.0], [None] * 7, "one",
+        ("/old/pictures/aa.png", "/old/pictures/bb.jpg"), ((6, 7),), ("a.jsonl", 3), ((0, 3), (4, 6)),
+    )  # fmt: skip
+    make = Maker([seen, TOKENS[1]])
+    for home in ("/old/pictures", "/old/pictures", "/new/pictures"):
+        found = encoded(tmp_path, PARTS, make, Path(home))
+        told = tuple(f"{home}/{name}" for name in ("aa.png", "bb.jpg"))
+        assert list(found.rows) == [replace(seen, images=told), TOKENS[1]]
+    assert make.calls == 1

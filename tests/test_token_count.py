@@ -57,15 +57,18 @@ def test_what_is_no_tokenizer_is_refused(tmp_path: Path, monkeypatch: pytest.Mon
         tokenizer_json(str(tmp_path))
 
 
-@given(st.lists(st.text(max_size=60), max_size=6), st.text(max_size=20), st.text(max_size=60), st.integers(1, 200))
-@example(["red\n\n", "\n", "é"], "", "\n", 12)
+@given(
+    st.lists(st.text(max_size=60), max_size=6), st.text(max_size=20), st.text(max_size=60), st.integers(1, 200),
+    st.integers(0, 30),
+)  # fmt: skip
+@example(["red\n\n", "\n", "é"], "", "\n", 12, 0)
 def test_examples_and_question_are_never_beyond_the_budget(
-    texts: list[str], head: str, question: str, limit: int
+    texts: list[str], head: str, question: str, limit: int, picture: int
 ) -> None:
     count = counter(STARTER)
     lines = [f"{text}\n" for text in texts]
-    kept = fitting(lines, head, question, limit, count)
+    kept = fitting([(line, picture) for line in lines], head, (question, picture), limit, count)
     whole = head + "".join(lines[place] for place in kept) + question
-    assert not kept or count(whole) <= limit
-    if count(head + "".join(lines) + question) <= limit:
+    assert not kept or count(whole) + picture * (len(kept) + 1) <= limit
+    if count(head + "".join(lines) + question) + picture * (len(lines) + 1) <= limit:
         assert kept == list(range(len(lines)))

@@ -18,9 +18,10 @@ from didact.infer import Answerer
 from didact.instance import Instance, Message, Origin, Part
 from didact.methods.full import FullConfig
 from didact.model import Loaded, load, load_tuned
+from didact.prepare import _fingerprint
+from didact.processor import FILES
 from didact.render import pictures
 from didact.tune import Step, TuneConfig, save, tune
-from didact.vision import FILES
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -134,6 +135,14 @@ def test_rows_with_and_without_pictures_train_together(place: Path) -> None:
         assert sorted(one.images) == sorted([*data[4].images, *data[0].images])
         alone = [way.logits(loaded, way.batch(loaded, data, [i])) for i in (3, 4, 0)]
         torch.testing.assert_close(way.logits(loaded, one), torch.cat(alone), rtol=1e-4, atol=1e-4)
+
+
+def test_a_checkpoint_belongs_to_its_pictures(place: Path) -> None:
+    loaded = opened(place / "llava")
+    told = [loaded.renderer.render_all([row(place, "what is it?", "red", number)]) for number in (0, 1)]
+    assert told[0][0].ids == told[1][0].ids
+    names = {_fingerprint(loaded, FullConfig(), data, TuneConfig(), 1e-3, None) for data in told}
+    assert len(names) == 2
 
 
 def test_a_picture_that_several_rows_of_a_batch_ask_about_is_looked_at_once(place: Path) -> None:

@@ -16,8 +16,8 @@ from didact.conversation import plain_template, sees
 from didact.disk import flush
 from didact.errors import UsageError, missing_extra
 from didact.model_files import find, inspect, kind_in, read_json
-from didact.vision import FILES
-from didact.vision import load as load_vision
+from didact.processor import FILES
+from didact.processor import load as load_vision
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

@@ -16,6 +16,7 @@ from didact.instance import Instance, Message, Part, digest
 if TYPE_CHECKING:
     from didact.audit import Arm, Overlap, Speaker, Subject
     from didact.infer import Answerer
+    from didact.render import Renderer
     from didact.run import Run
 
 
@@ -81,8 +82,16 @@ def _retrain(run: Run, arm: Arm) -> Speaker:
 
 def fits(run: Run, answerer: Answerer, instances: Sequence[Instance], virtual: int) -> list[bool]:
     """Which instances the model can read behind virtual tokens with room for an answer and every choice."""
+    vision, limit, renderer = run.model().vision, run.model().max_positions, run.renderer()
+    if vision is not None and vision.reader:  # such a model reads one picture in each row
+        known = iter(_fits(limit, renderer, answerer, [one for one in instances if len(one.images) == 1], virtual))
+        return [len(one.images) == 1 and next(known) for one in instances]
+    return _fits(limit, renderer, answerer, instances, virtual)
 
-    limit, renderer = run.model().max_positions, run.renderer()
+
+def _fits(
+    limit: int | None, renderer: Renderer, answerer: Answerer, instances: Sequence[Instance], virtual: int
+) -> list[bool]:
     if limit is None:
         return [True] * len(instances)
     limit -= virtual

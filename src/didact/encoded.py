@@ -10,7 +10,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, overload
 
 from didact.disk import flush, room
@@ -26,10 +26,14 @@ ROWS, MANIFEST = "rows.json", "manifest.json"
 
 
 class Rows(Sequence[Tokens]):
-    """Rows over mapped arrays; each is made when it is asked for. They carry no slots: training asks for none."""
+    """Rows over mapped arrays; each is made when it is asked for. They carry no slots: training asks for none.
 
-    def __init__(self, arrays: Mapping[str, Any], names: Sequence[Sequence[Any]]) -> None:
-        self.arrays, self.names = arrays, names
+    names: of each row its id, its source and line, and for each picture its name and the range of its places.
+    home: the folder of the pictures.
+    """
+
+    def __init__(self, arrays: Mapping[str, Any], names: Sequence[Sequence[Any]], home: Path) -> None:
+        self.arrays, self.names, self.home = arrays, names, home
 
     def __len__(self) -> int:
         return len(self.names)
@@ -44,10 +48,11 @@ class Rows(Sequence[Tokens]):
         row = range(len(self))[index]
         start, end = _range(self.arrays["ends"], row)
         first, last = _range(self.arrays["turn_ends"], row)
-        name, source, line = self.names[row]
+        name, source, line, *shown = self.names[row]
         turns = tuple((int(a), int(b)) for a, b in self.arrays["turns"][2 * first : 2 * last].reshape(-1, 2))
         ids, weights = self.arrays["ids"][start:end].tolist(), self.arrays["weights"][start:end].tolist()
-        return Tokens(ids, weights, [None] * len(ids), name, (), turns, (source, line))
+        images, media = tuple(str(self.home / file) for file, _, _ in shown), tuple((a, b) for _, a, b in shown)
+        return Tokens(ids, weights, [None] * len(ids), name, images, turns, (source, line), media)
 
     def __iter__(self) -> Iterator[Tokens]:
         return (self[i] for i in range(len(self)))
@@ -62,27 +67,29 @@ class Encoded:
     notes: list[str]
 
 
-def encoded(folder: Path, parts: Mapping[str, str], make: Callable[[], Fitted]) -> Encoded:
-    """What `make` gives, from `folder` if it is there. parts: all that decides it, by name. Keeps one entry."""
+def encoded(folder: Path, parts: Mapping[str, str], make: Callable[[], Fitted], home: Path) -> Encoded:
+    """What `make` gives, from `folder` if it is there. parts: all that decides it, by name. Keeps one entry.
+
+    home: the folder of the rows' pictures, which are told by their names: these are hashes of their bytes.
+    """
     key = digest(dict(parts), 32)
     place = folder / key
     fault = _fault(place) if place.exists() else ""
     if place.exists() and not fault:
-        return _open(place, "tokens: from the cache")
+        return _open(place, home, "tokens: from the cache")
     why = f"the cache was damaged ({fault})" if fault else _why(folder, parts)
     made = make()
-    if any(row.images for row in made.tokens):
-        return Encoded(made.tokens, [drop.to_json() for drop in made.drops], made.notes)
     _write(folder, place, parts, made)
-    return _open(place, f"tokens: encoded again, {why}" if why else "")
+    return _open(place, home, f"tokens: encoded again, {why}" if why else "")
 
 
-def _open(place: Path, note: str) -> Encoded:
+def _open(place: Path, home: Path, note: str) -> Encoded:
     import numpy as np
 
     known = json.loads((place / ROWS).read_text(encoding="utf-8"))
     arrays = {name: np.load(place / f"{name}.npy", mmap_mode="r") for name in ARRAYS}
-    return Encoded(Rows(arrays, known["names"]), known["drops"], [*known["notes"], *([note] if note else [])])
+    rows = Rows(arrays, known["names"], home)
+    return Encoded(rows, known["drops"], [*known["notes"], *([note] if note else [])])
 
 
 def _write(folder: Path, place: Path, parts: Mapping[str, str], made: Fitted) -> None:
@@ -97,7 +104,7 @@ def _write(folder: Path, place: Path, parts: Mapping[str, str], made: Fitted) ->
         "turns": [edge for row in tokens for turn in row.turns for edge in turn],
         "turn_ends": np.cumsum([len(row.turns) for row in tokens]),
     }
-    names = [[row.instance_id, *row.where] for row in tokens]
+    names = [[row.instance_id, *row.where, *_shown(row)] for row in tokens]
     stage = folder / ".partial"
     shutil.rmtree(stage, ignore_errors=True)
     stage.mkdir(parents=True)
@@ -114,6 +121,10 @@ def _write(folder: Path, place: Path, parts: Mapping[str, str], made: Fitted) ->
         if old != stage:
             shutil.rmtree(old, ignore_errors=True)
     stage.rename(place)
+
+
+def _shown(row: Tokens) -> list[tuple[str, int, int]]:
+    return [(PurePath(path).name, *place) for path, place in zip(row.images, row.media, strict=True)]
 
 
 def _fault(place: Path) -> str:

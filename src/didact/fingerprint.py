@@ -21,7 +21,8 @@ READING = (
     "bounds.py", "reach.py", "sandbox.py", "template.py", "template_set.py", "templates",
 )  # fmt: skip
 RENDERING = (
-    "calling.py", "scaffold.py", "conversation.py", "spans.py", "words.py", "vision.py", "render.py", "fit.py",
+    "calling.py", "scaffold.py", "conversation.py", "spans.py", "words.py", "vision.py", "processor.py", "render.py",
+    "fit.py",
 )  # fmt: skip
 TUNING = (
     "adamw.py",

@@ -12,8 +12,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from didact import lean
-from didact import vision as visions
+from didact import lean, processor
 from didact.conversation import PLAIN, plain_template, text_to_text_template
 from didact.conversation import sees as with_pictures
 from didact.direct import direct
@@ -23,6 +22,7 @@ from didact.instance import digest
 from didact.kinds import Kind, decoder_start, sees
 from didact.model_files import find, inspect, kind_in, read_json, sums_of
 from didact.render import Renderer
+from didact.vision import SAMPLE
 
 if TYPE_CHECKING:
     import torch
@@ -108,7 +108,7 @@ def _load(name: str, chat_template: str | None, device: str, turns: str) -> Load
     inspect(folder)
     kind = kind_in(folder)
     config = read_json(folder / "config.json")
-    vision = visions.load(folder, config) if sees(config) else None
+    vision = processor.load(folder, config) if sees(config) else None
     tokenizer = _tokenizer(folder) if vision is None else vision.tokenizer
     if vision is not None and not tokenizer.chat_template:
         tokenizer.chat_template = vision.processor.chat_template
@@ -221,7 +221,7 @@ def _write(loaded: Loaded, stage: Path) -> None:
     loaded.model.save_pretrained(stage, state_dict=state)
     loaded.tokenizer.save_pretrained(stage)
     if loaded.vision is not None:
-        visions.save(loaded.folder, stage)
+        processor.save(loaded.folder, stage)
     (stage / "chat_template.jinja").write_text(str(loaded.tokenizer.chat_template), encoding="utf-8")
 
 
@@ -241,7 +241,7 @@ def _probe(loaded: Loaded) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         return torch.tensor([[*loaded.virtual, *text]], device=loaded.device), {}
     ids = [*loaded.virtual, *loaded.vision.sample.ids, *(i for i in text if i != loaded.vision.image_id)]
     ids_BT = torch.tensor([ids], device=loaded.device)
-    return ids_BT, loaded.vision.inputs((visions.SAMPLE,), ids_BT, [(0, len(ids))])
+    return ids_BT, loaded.vision.inputs((SAMPLE,), ids_BT, [(0, len(ids))])
 
 
 def _logits(

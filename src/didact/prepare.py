@@ -7,7 +7,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, Literal
 
 from didact import checkpoint, memory
@@ -180,7 +180,7 @@ def _fingerprint(
 ) -> str:
     """Names the run that a checkpoint belongs to: model, method, data and settings."""
     settings = config.model_dump(exclude={"checkpoint_minutes"})
-    rows = digest([[tokens.ids, tokens.weights] for tokens in data], 64)
+    rows = digest([[t.ids, t.weights, *(PurePath(path).name for path in t.images)] for t in data], 64)
     more = [] if objective is None else [objective.key]
     return digest([loaded.hash, method.model_dump(), settings, peak, rows, *more])
 

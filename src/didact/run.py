@@ -176,6 +176,8 @@ class Run:
             found |= fingerprint.sources(recipe.sources, self.home)
             if self.tokenizer_name():
                 found |= {"tokenizer": fingerprint.tokenizer(self.tokenizer_name())}
+            if recipe.build.few_shot.share:
+                found |= {"build.few_shot.picture_tokens": self.picture_tokens()}
         elif name == "generate":
             from didact.generation import inputs
 
@@ -244,6 +246,13 @@ class Run:
         few_shot, files = self.recipe.build.few_shot, any(s.type == "super-ni" for s in self.recipe.sources)
         counted = few_shot.share or (files and find_spec("tokenizers") is not None)
         return self._beside(few_shot.tokenizer or self.recipe.model) if counted else ""
+
+    def picture_tokens(self) -> int:
+        """How many tokens a picture counts in an example."""
+        from didact.token_count import picture_tokens
+
+        told = self.recipe.build.few_shot.picture_tokens
+        return picture_tokens(self.tokenizer_name()) if told is None else told
 
     def _beside(self, name: str) -> str:
         beside = self.home / name

@@ -43,10 +43,13 @@ def build(run: Run) -> Done:
 
     work, counted_by = run.path / "building", run.tokenizer_name()
     tokenizer = tokenizer_json(counted_by) if counted_by else ""
-    key = digest(run.journal["stages"]["build"]["inputs"])
+    key, config = digest(run.journal["stages"]["build"]["inputs"]), run.recipe.build
+    if config.few_shot.share:
+        shown = config.few_shot.model_copy(update={"picture_tokens": run.picture_tokens()})
+        config = config.model_copy(update={"few_shot": shown})
     try:
         with run.console.progress("build") as update:
-            made = build_in(work, key, open_tasks, run.recipe.build, update, tokenizer)
+            made = build_in(work, key, open_tasks, config, update, tokenizer)
     except UsageError as error:
         if error.field != "build.workers":  # when a process was killed, the work of the others is kept
             run.folder.remove("building")

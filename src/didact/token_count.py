@@ -8,7 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from didact.errors import UsageError, missing_extra
-from didact.model_files import find
+from didact.model_files import find, read_json
 
 Count = Callable[[str], int]
 FILES = ("tokenizer*", "special_tokens_map.json", "vocab.*", "merges.txt", "config.json")  # no weights
@@ -43,6 +43,20 @@ def counter(tokenizer: str) -> Count:
     made.no_truncation()
     made.no_padding()
     return lambda text: len(made.encode(text, add_special_tokens=False).ids)
+
+
+def picture_tokens(name: str) -> int:
+    """How many tokens a picture takes for a model, if that is the same for every picture; else 0."""
+    file = find(name, FILES) / "config.json"
+    told = read_json(file) if file.is_file() else {}  # a tokenizer alone says nothing of pictures
+    kind, tower = told.get("model_type"), told.get("vision_config", {})
+    if kind == "llava":
+        return int(told.get("image_seq_length", 576))
+    if kind == "instructblip":
+        return int(told.get("num_query_tokens", 32))
+    if kind == "paligemma":
+        return (int(tower.get("image_size", 224)) // int(tower.get("patch_size", 14))) ** 2
+    return 0
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from didact.errors import Interrupted, UsageError
 from didact.folder import Folder, json_line, sha256
-from didact.instance import digest
+from didact.instance import PICTURES, digest
 
 if TYPE_CHECKING:
+    from didact.fit import Fitted
     from didact.render import Tokens
     from didact.run import Run
     from didact.tune import Step
@@ -36,7 +37,7 @@ def _method(run: Run) -> Done:
     from didact.fit import fit
     from didact.methods.attached import try_on
     from didact.methods.virtual import longest_row
-    from didact.model_files import find
+    from didact.model_files import find, read_json
     from didact.tune import save
     from didact.tune import tune as train
 
@@ -52,9 +53,13 @@ def _method(run: Run) -> Done:
         "length": f"{limit} {settings.truncation} {renderer.turns}",
         "code": fingerprint.rendering(),
     }
-    fitted = encoded(
-        run.path / "tokens", parts, lambda: fit(list(run.instances(kept.name)), renderer, limit, settings.truncation)
-    )
+    if loaded.vision is not None:  # its features were counted against the places in a row
+        parts["model that sees"] = digest(read_json(folder / "config.json"), 32)
+
+    def make() -> Fitted:
+        return fit(list(run.instances(kept.name)), renderer, limit, settings.truncation)
+
+    fitted = encoded(run.path / "tokens", parts, make, (run.path / PICTURES).absolute())
     for text in fitted.notes:
         run.console.stage("", text)
     head = run.journal["stages"]["curate"]["outputs"]["dropped.jsonl"]["bytes"]

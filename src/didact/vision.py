@@ -7,16 +7,12 @@ splits into tiles, grids and fixed counts are the model's own. A picture is prep
 from __future__ import annotations
 
 import inspect
-import shutil
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from didact.errors import UsageError, missing_extra
-from didact.instance import digest
-from didact.model_files import read_json
+from didact.errors import UsageError
 from didact.pictures import open_rgb
 
 if TYPE_CHECKING:
@@ -24,8 +20,6 @@ if TYPE_CHECKING:
 
     from didact.render import Tokens
 
-FILES = ("preprocessor_config.json", "processor_config.json", "video_preprocessor_config.json")
-READER = "qformer_tokenizer"  # the folder of a second tokenizer
 SAMPLE = "a picture of didact's own"  # in place of a path
 MOST = 1 << 29  # bytes of prepared pictures that are kept
 OF_ROWS = frozenset(  # and not of pictures
@@ -155,7 +149,8 @@ class Vision:
         places = [i for i, id_ in enumerate(ids) if id_ == self.mark_id]
         if self.reader and len(pictures) != 1:
             problem = f"the row has {len(pictures)} pictures, and this model reads exactly one in each row"
-            raise UsageError(problem, "leave out the other rows, or take a model of another kind")
+            fix = "leave out other rows, and examples (build.few_shot.share), or take a model of another kind"
+            raise UsageError(problem, fix)
         if len(places) != len(pictures):
             problem = f"the chat template shows {len(places)} pictures of a row that has {len(pictures)}"
             raise UsageError(problem, "use a template that shows each picture once")
@@ -191,63 +186,6 @@ class Vision:
             read = self.reader(asked, padding=True, padding_side="right", return_tensors="pt")
             found |= {f"qformer_{name}": read[name] for name in ("input_ids", "attention_mask")}
         return {name: tensor.to(ids_BT.device) for name, tensor in found.items()}
-
-
-def save(source: Path, folder: Path) -> None:
-    """Copy what a model folder says of pictures to another, as it is."""
-    for name in FILES:
-        if (source / name).is_file():
-            shutil.copyfile(source / name, folder / name)
-    if (source / READER).is_dir():
-        shutil.copytree(source / READER, folder / READER)
-
-
-def load(folder: Path, config: Mapping[str, Any]) -> Vision:
-    """The processor in a model folder, by Pillow alone and without its video part; UsageError if there is none."""
-    try:
-        import PIL  # noqa: F401
-    except ImportError as error:
-        raise missing_extra("PIL", "images") from error
-    from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES, processor_class_from_name
-
-    kept = {name: read_json(folder / name) for name in FILES if (folder / name).is_file()}
-    cure = "add the preprocessor_config.json and processor_config.json that were published with this model"
-    if not kept:
-        raise UsageError("the model reads pictures, but its folder has no processor", cure, file=folder)
-    told = [file.get("processor_class") for file in kept.values()]
-    name = next((name for name in told if name), PROCESSOR_MAPPING_NAMES.get(str(config.get("model_type"))))
-    made = processor_class_from_name(name) if name else None
-    if made is None:
-        raise UsageError(f'transformers knows no processor "{name}"', "pip install -U transformers", file=folder)
-    try:
-        return Vision(_built(made, folder), config, digest([name, kept], 64))
-    except ImportError as error:
-        first = next((line for line in str(error).splitlines() if line.strip()), str(error))
-        raise UsageError(f"the processor {name} needs more: {first}", "install what it names", file=folder) from error
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        first = next(iter(str(error).splitlines()), type(error).__name__)
-        raise UsageError(f"the processor cannot be loaded: {first}", cure, file=folder) from error
-
-
-def _built(made: Any, folder: Path) -> Any:
-    """A processor of a class, its video part left out: that alone insists on torchvision."""
-    from transformers import AutoImageProcessor
-
-    attributes = made.get_attributes()
-
-    def part(name: str) -> Any:
-        if "tokenizer" in name:
-            return made._load_tokenizer_from_pretrained(name, folder, local_files_only=True)
-        if name == "image_processor":
-            return AutoImageProcessor.from_pretrained(folder, local_files_only=True, backend="pil")
-        return None
-
-    def checked(self: Any, name: str, given: Any) -> Any:
-        return None if given is None else made.check_argument_for_proper_class(self, name, given)
-
-    silent: Any = type(made.__name__, (made,), {"check_argument_for_proper_class": checked})
-    settings, _ = made.get_processor_dict(folder, local_files_only=True)
-    return silent.from_args_and_dict([part(name) for name in attributes], dict(settings))
 
 
 def of_row(loaded: Any, tokens: Tokens, ids_BT: torch.Tensor) -> dict[str, torch.Tensor]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 from planted import Fake, everywhere, heldout, instance, subject, trained
@@ -13,7 +13,7 @@ from didact.audit.few_shot import with_examples
 from didact.audit.gain import gain
 from didact.audit.interval import Interval
 from didact.audit.standing import settled, standing
-from didact.instance import Instance
+from didact.instance import Instance, Message, Part
 
 
 def test_examples_are_other_rows_of_the_same_task_with_their_answers() -> None:
@@ -40,6 +40,30 @@ def test_prompts_that_are_too_long_get_fewer_examples() -> None:
     assert all(readable(made))
     assert set(shown) <= {0, 1}
     assert with_examples(items, [], 3, readable, 0) == (items, [0] * len(items))
+
+
+def test_an_example_brings_its_picture() -> None:
+    items = heldout(4, levels=("heldout_task",))[:4]
+    shown = [
+        Instance.of(
+            (
+                Message("user", (Part(f"/p/{n}.png", "input", "image"), Part("Which?", "instruction"))),
+                item.messages[-1],
+            ),
+            replace(items[0].origin, row=n),
+        )
+        for n, item in enumerate(items)
+    ]
+    made, counts = with_examples(shown, shown, 2, lambda rows: [True] * len(rows), 0)
+    assert counts == [2] * 4  # the same words about another picture are another question
+    for one, item in zip(made, shown, strict=True):
+        assert len(one.images) == 3
+        assert one.images[-1] == item.images[0]
+        parts = one.context[-1].parts
+        assert [part.kind for part in parts] == ["image", "text", "text", "text"] * 2 + ["image", "text"]
+        demo = next(other for other in shown if other.images[0] == parts[0].value)
+        assert "".join(part.value for part in parts[1:4]) == f"Which?\n{demo.answer}\n\n"
+        assert {part.slot for part in parts[:8]} == {"demo"}
 
 
 @dataclass

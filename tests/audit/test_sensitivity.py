@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from planted import Fake, everywhere, heldout, instance, subject, untuned
 
 from didact.audit import Finding, SensitivityConfig, Subject, audit
-from didact.audit.sensitivity import _frames, _permuted, _places
+from didact.audit.sensitivity import _frames, _laid_out, _permuted, _places
 from didact.instance import Instance, Message, Part
 
 
@@ -68,6 +68,26 @@ def test_permuting_moves_options_in_the_prompt_and_nothing_else() -> None:
     assert other.prompt.split("\n")[1].split(" | ") == [stood[3], stood[1], stood[0], stood[2]]
     assert (other.answer, sorted(other.choices)) == (one.answer, sorted(one.choices))
     assert _places(instance("heldout_task", "labels", "t", 1)) is None
+
+
+def test_another_layout_keeps_the_pictures_where_they_stood() -> None:
+    shown, other = (Part(f"/p/{name}.png", "input", "image") for name in "ab")
+    one = instance("heldout_task", "labels", "t", 1)
+    turns = {
+        "before": (shown, Part("Which  Colour?", "instruction")),
+        "among": (Part("Is ", "instruction"), shown, Part("like ", "instruction"), other, Part("Or not?", "input")),
+        "alone": (shown,),
+    }
+    for parts in turns.values():
+        asked = Instance.of((Message("user", parts), one.messages[-1]), one.origin)
+        for frame in _frames().values():
+            laid = _laid_out(asked, frame)
+            assert laid.images == asked.images
+            kinds = [part.kind for part in laid.context[-1].parts]
+            assert kinds == [part.kind for part in parts]
+            assert frame == "{question}" or len(parts) == 1 or laid.id != asked.id
+    framed = _laid_out(Instance.of((Message("user", turns["among"]), one.messages[-1]), one.origin), "<{question}>")
+    assert framed.context[-1].text == "<Is like Or not?>"
 
 
 def test_layouts_that_matter_are_found() -> None:

@@ -25,7 +25,7 @@ from didact.audit.measure import Measured, example, failed, groups_of, measure, 
 from didact.audit.score import right_answers, words
 from didact.audit.subject import Finding, Speaker, Subject
 from didact.audit.verdict import percent
-from didact.instance import Instance, Message
+from didact.instance import Instance, Message, Part
 
 LOOKS = "Does it look at the picture, or guess from the words?"
 INVENTS = "Does it say that things are there which are not?"
@@ -149,27 +149,36 @@ def _others(chosen: Sequence[Instance], seed: int) -> list[Instance | None]:
             other
             for other in chosen
             if task_of(other) == task_of(one)
-            and len(other.images) == len(one.images)
-            and set(other.images).isdisjoint(one.images)
+            and len(_asked_of(other)) == len(_asked_of(one))
+            and set(_asked_of(other)).isdisjoint(_asked_of(one))
         ]
         differ = [other for other in able if words(other.answer) != words(one.answer)]
         other = draw.choice(differ or able) if able else None
-        found.append(None if other is None else _swapped(one, other.images))
+        found.append(None if other is None else _swapped(one, _asked_of(other)))
     return found
 
 
+def _asked_about(part: Part) -> bool:
+    """Is this a picture of the question, and not of an example before it?"""
+    return part.kind == "image" and part.slot != "demo"
+
+
+def _asked_of(instance: Instance) -> list[str]:
+    return [part.value for message in instance.messages for part in message.parts if _asked_about(part)]
+
+
 def _swapped(instance: Instance, pictures: Sequence[str]) -> Instance:
-    """The same question to other pictures; its answer stays."""
+    """The same question to other pictures; its answer stays, and examples keep theirs."""
     left = iter(pictures)
     messages = tuple(
-        Message(m.role, tuple(replace(p, value=next(left)) if p.kind == "image" else p for p in m.parts))
+        Message(m.role, tuple(replace(p, value=next(left)) if _asked_about(p) else p for p in m.parts))
         for m in instance.messages
     )
     return Instance.of(messages, instance.origin, instance.references, instance.choices, instance.tags)
 
 
 def _without(instance: Instance) -> Instance:
-    messages = tuple(Message(m.role, tuple(p for p in m.parts if p.kind != "image")) for m in instance.messages)
+    messages = tuple(Message(m.role, tuple(p for p in m.parts if not _asked_about(p))) for m in instance.messages)
     return Instance.of(messages, instance.origin, instance.references, instance.choices, instance.tags)
 
 

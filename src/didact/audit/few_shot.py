@@ -27,7 +27,7 @@ def with_examples(
         some = by_task[task_of(instance)]
         drawn = random.Random(f"{seed} {instance.id}").sample(some, min(len(some), shots + 5))
         others = [other for other, of in zip(drawn, groups_of(drawn), strict=True) if of != row]
-        chosen.append([other for other in others if other.prompt != instance.prompt][:shots])
+        chosen.append([other for other in others if asks(other) != asks(instance)][:shots])
     made = [before(instance, demos) for instance, demos in zip(asked, chosen, strict=True)]
     shown = [len(demos) for demos in chosen]
     for fewer in range(shots - 1, -1, -1):
@@ -40,15 +40,31 @@ def with_examples(
 
 
 def before(instance: Instance, demos: Sequence[Instance], answers: Sequence[str] | None = None) -> Instance:
-    """The instance with solved ones before its last question; `answers` in the place of their own."""
+    """The instance with solved ones before its last question, pictures and all; `answers` in the place of their own."""
     if not demos:
         return instance
     told = answers or [demo.answer for demo in demos]
-    parts = tuple(Part(f"{demo.prompt}\n{answer}\n\n", "demo") for demo, answer in zip(demos, told, strict=True))
+    parts = tuple(part for demo, answer in zip(demos, told, strict=True) for part in _solved(demo, answer))
     context = list(instance.context)
     place = max(i for i, message in enumerate(context) if message.role == "user")
     context[place] = Message("user", (*parts, *context[place].parts))
     return asked_so(instance, tuple(context), f"examples:{len(demos)}")
+
+
+def asks(instance: Instance) -> tuple[str, tuple[str, ...]]:
+    """What an instance asks: its question and its pictures."""
+    return instance.prompt, instance.pictured
+
+
+def _solved(demo: Instance, answer: str) -> list[Part]:
+    """A question and its answer as an example, its pictures where they stood."""
+    if not demo.images:
+        return [Part(f"{demo.prompt}\n{answer}\n\n", "demo")]
+    parts: list[Part] = []
+    for message in demo.context:
+        parts += [Part(part.value, "demo", part.kind) for part in message.parts]
+        parts.append(Part("\n", "demo"))
+    return [*parts, Part(f"{answer}\n\n", "demo")]
 
 
 def asked_so(instance: Instance, context: tuple[Message, ...], via: str) -> Instance:

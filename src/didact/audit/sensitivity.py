@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.resources import files
-from itertools import pairwise
+from itertools import groupby, pairwise
 from typing import Literal
 
 import numpy as np
@@ -181,12 +181,27 @@ def _layouts(config: SensitivityConfig, subject: Subject) -> list[list[Instance]
 
 
 def _laid_out(instance: Instance, frame: str) -> Instance:
+    """The last question in another frame; pictures stay where they are among its words."""
     context = list(instance.context)
-    text = context[-1].text
-    question = text if "{question}" in frame else " ".join(text.split()) if "{one_line}" in frame else text.lower()
-    before, _, after = next(frame.partition(key) for key in ("{question}", "{one_line}", "{lower}") if key in frame)
-    context[-1] = Message(context[-1].role, (Part(f"{before}{question}{after}", "instruction"),))
-    return instance if context[-1].text == text else asked_so(instance, tuple(context), "reworded")
+    key = next(key for key in ("{question}", "{one_line}", "{lower}") if key in frame)
+    before, _, after = frame.partition(key)
+    parts: list[Part] = []
+    for kind, some in groupby(context[-1].parts, key=lambda part: part.kind):
+        if kind == "image":
+            parts += some
+            continue
+        text = "".join(part.value for part in some)
+        changed = {"{question}": text, "{one_line}": " ".join(text.split()), "{lower}": text.lower()}[key]
+        parts.append(Part(changed, "instruction"))
+    places = [i for i, part in enumerate(parts) if part.kind == "text"]
+    if places:
+        parts[places[0]] = Part(before + parts[places[0]].value, "instruction")
+        parts[places[-1]] = Part(parts[places[-1]].value + after, "instruction")
+    told = [part.value for part in context[-1].parts if part.kind == "text"]
+    if "".join(told) == "".join(part.value for part in parts if part.kind == "text"):
+        return instance
+    context[-1] = Message(context[-1].role, tuple(parts))
+    return asked_so(instance, tuple(context), "reworded")
 
 
 @lru_cache(maxsize=1)

@@ -22,7 +22,7 @@ import yaml
 
 from didact.audit.controls import random_labels
 from didact.audit.exhibit import table, whiskers
-from didact.audit.few_shot import before
+from didact.audit.few_shot import asks, before
 from didact.audit.interval import Interval, ratio_interval
 from didact.audit.measure import LONG_ANSWER, groups_of, sample, task_of
 from didact.audit.miniature import Outcome, asked_of, outcome
@@ -93,7 +93,7 @@ def demonstrated(
     made = []
     for instance in instances:
         rng = random.Random(f"{seed} {instance.id}")
-        others = [other for other in by_task[task_of(instance)] if other.prompt != instance.prompt]
+        others = [other for other in by_task[task_of(instance)] if asks(other) != asks(instance)]
         demos = rng.sample(others, min(shots, len(others)))
         answers = [_wrong(demo, others, rng) if delusive else demo.answer for demo in demos]
         made.append(before(instance, demos, answers))

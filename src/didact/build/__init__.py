@@ -10,10 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
-from didact.build.compose import OUTSIDE, build_row, compose
+from didact.build.compose import build_row, compose
 from didact.build.config import BuildConfig
 from didact.build.plan import Plan, plan, read
 from didact.build.rows import Rows
+from didact.build.wording import OUTSIDE
 from didact.instance import Drop, Instance
 from didact.sources import Task
 

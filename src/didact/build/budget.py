@@ -22,17 +22,22 @@ def counting(config: BuildConfig, tokenizer: str) -> Count | None:
     return counter(tokenizer)
 
 
-def fitting(texts: Sequence[str], head: str, question: str, limit: int, count: Count) -> list[int]:
+def fitting(
+    examples: Sequence[tuple[str, int]], head: str, question: tuple[str, int], limit: int, count: Count
+) -> list[int]:
     """The places of the examples that fit into the budget with the kept ones before them, head and question counted.
 
-    Tokens of pieces add up to those of the whole but for the seams, so the whole is counted only near the limit.
+    Each is a text and the tokens of its pictures. Tokens of pieces add up to those of the whole but for the seams, so
+    the whole is counted only near the limit.
     """
-    kept, used, whole = list[int](), _tokens(count, head) + count(question), head
-    for place, text in enumerate(texts):
-        size, slack = used + _tokens(count, text), SEAM * (len(kept) + 2)
-        if size + slack <= limit or (size - slack <= limit and count(whole + text + question) <= limit):
+    text, shown = question
+    kept, used, whole, limit = list[int](), _tokens(count, head) + count(text), head, limit - shown
+    for place, (example, pictures) in enumerate(examples):
+        size, slack = used + _tokens(count, example), SEAM * (len(kept) + 2)
+        room = limit - pictures
+        if size + slack <= room or (size - slack <= room and count(whole + example + text) <= room):
             kept.append(place)
-            used, whole = size, whole + text
+            used, whole, limit = size, whole + example, room
     return kept
 
 

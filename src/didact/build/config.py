@@ -47,6 +47,9 @@ class FewShotConfig(BaseModel):
     tokenizer: str = Field(
         "", description='whose tokens are counted: "starter", a folder, a hub id; those of `model` unless given'
     )
+    picture_tokens: int | None = Field(
+        None, ge=0, description="tokens that a picture takes of them; what that model says unless given, 0 if it varies"
+    )
 
 
 class RationaleConfig(BaseModel):

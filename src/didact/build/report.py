@@ -58,6 +58,7 @@ def _examples(built: Built, tokenizer: str) -> dict[str, Any]:
     if not settings.share:
         return {}
     found: dict[str, Any] = {"max tokens": settings.max_tokens, "tokenizer": tokenizer}
+    found |= {"picture tokens": settings.picture_tokens} if settings.picture_tokens else {}
     for kind in (TRAIN, HELDOUT):
         counted = built.tallies[kind].examples
         reasons = {reason: n for reason, n in counted.most_common() if reason not in dict(EXAMPLES)}
@@ -93,7 +94,8 @@ def told(mixture: Mapping[str, Any], cleaned: bool) -> Iterator[str]:
 
 def _told_examples(examples: Mapping[str, Any]) -> Iterator[str]:
     made, budget = examples[TRAIN], f"{examples['max tokens']:,} tokens as {examples['tokenizer']} counts them"
-    yield f"examples: {made['shown']:,} shown, {made['pruned']:,} pruned to {budget}"
+    each = f", a picture as {examples['picture tokens']}" if "picture tokens" in examples else ""
+    yield f"examples: {made['shown']:,} shown, {made['pruned']:,} pruned to {budget}{each}"
     reasons = made["left with none"]
     if reasons:
         why = ", ".join(f"{n:,} ({reason})" for reason, n in reasons.items())

@@ -91,9 +91,9 @@ def _verdict(config: JudgeConfig, grade: float | None, score: float | None) -> V
 
 
 def _pairs(config: JudgeConfig, instances: Sequence[Instance], ask: Ask) -> list[Verdict]:
-    groups: defaultdict[str, list[int]] = defaultdict(list)
+    groups: defaultdict[tuple[str, ...], list[int]] = defaultdict(list)
     for number, instance in enumerate(instances):
-        groups[instance.prompt].append(number)
+        groups[instance.prompt, *instance.pictured].append(number)
     asked = [(a, b) for group in groups.values() for a, b in combinations(group, 2)]
     both = [pair for a, b in asked for pair in ((a, b), (b, a))]
     prompts = [_prompt("pair", config, instances[a].prompt, instances[a].answer, instances[b].answer) for a, b in both]

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 MARK = "<image>"
 NEW, FRESH = "new", "fresh"
+READ = "instructblip_vision_model"  # a tower that goes before a Q-Former
 DEVIATION = 0.02
 
 
@@ -69,9 +70,25 @@ def new_tower(side: int = 48, patch: int = 8, width: int = 96, layers: int = 3) 
     return Tower(config, _square(SiglipImageProcessorPil, side), -1, "full")
 
 
+def tower_model(config: Any, queries: bool) -> Any:
+    """A tower with random weights: SigLIP's, or for a Q-Former one of these sizes with one state more in front."""
+    from transformers import InstructBlipVisionConfig, InstructBlipVisionModel, SiglipVisionModel
+
+    if not queries:
+        return SiglipVisionModel(config)
+    sizes = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "image_size", "patch_size")
+    return InstructBlipVisionModel(InstructBlipVisionConfig(**{name: getattr(config, name) for name in sizes}))
+
+
 def tower_of(name: str) -> Tower:
     """The tower of a CLIP or SigLIP model, or of a LLaVA model, with its weights and its image processor."""
-    from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoModelForImageTextToText
+    from transformers import (
+        AutoConfig,
+        AutoImageProcessor,
+        AutoModel,
+        AutoModelForImageTextToText,
+        InstructBlipVisionModel,
+    )
 
     folder = find(name)
     raw = read_json(folder / "config.json")
@@ -82,6 +99,10 @@ def tower_of(name: str) -> Tower:
         tower, processor = model.base_model.vision_tower, load_vision(folder, raw).processor.image_processor
         told = model.config.vision_feature_layer, model.config.vision_feature_select_strategy
         return Tower(tower.config, processor, *told, tower.state_dict())
+    if raw.get("model_type") == READ:
+        made = InstructBlipVisionModel.from_pretrained(folder, local_files_only=True, use_safetensors=True)
+        processor = AutoImageProcessor.from_pretrained(folder, local_files_only=True, backend="pil")
+        return Tower(made.config, processor, -1, "full", made.state_dict())
     config = AutoConfig.from_pretrained(folder, local_files_only=True)
     model = AutoModel.from_pretrained(folder, local_files_only=True, use_safetensors=True)
     tower = getattr(model, "vision_model", model)
@@ -103,6 +124,8 @@ def join(tower: Tower, language: str, folder: Path, *, queries: int = 0, seed: i
 
     if folder.exists() and any(folder.iterdir()):
         raise UsageError("the folder is not empty", "name another one", file=folder)
+    if tower.config.model_type == READ and not queries:
+        raise UsageError("this tower goes before a Q-Former", "say how many queries: --queries 4", field="vision")
     torch.manual_seed(seed)
     text, tokenizer = _language(language)
     if tokenizer.convert_tokens_to_ids(MARK) in (None, tokenizer.unk_token_id):
@@ -158,17 +181,15 @@ def _bridged(tower: Tower, text: PreTrainedModel, tokenizer: PreTrainedTokenizer
         InstructBlipForConditionalGeneration,
         InstructBlipProcessor,
         InstructBlipQFormerConfig,
-        InstructBlipVisionConfig,
     )
 
     own = tower.config
-    if tower.state is not None:
-        raise UsageError("a Q-Former has a tower of its own", "take a new one", field="queries")
+    if tower.state is not None and own.model_type != READ:
+        cure = "take a new one, or one of that shape: didact starter eyes FOLDER --queries"
+        raise UsageError("a Q-Former has a tower of its own shape", cure, field="queries")
+    seen = own if tower.state is not None else tower_model(own, True).config
     width = {"hidden_size": own.hidden_size, "intermediate_size": own.intermediate_size}
     heads = {"num_attention_heads": own.num_attention_heads}
-    seen = InstructBlipVisionConfig(
-        **width, **heads, num_hidden_layers=own.num_hidden_layers, image_size=own.image_size, patch_size=own.patch_size
-    )
     former = InstructBlipQFormerConfig(
         **width, **heads, num_hidden_layers=2, cross_attention_frequency=1, encoder_hidden_size=own.hidden_size,
         vocab_size=len(tokenizer), hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
@@ -178,6 +199,8 @@ def _bridged(tower: Tower, text: PreTrainedModel, tokenizer: PreTrainedTokenizer
         image_token_index=tokenizer.convert_tokens_to_ids(MARK),
     )  # fmt: skip
     model = InstructBlipForConditionalGeneration(config)
+    if tower.state is not None:
+        model.vision_model.load_state_dict(tower.state)
     model.query_tokens.data.normal_(0, 1)
     scale = float(text.get_input_embeddings().weight.detach().std())
     model.language_projection.weight.data.normal_(0, scale * own.hidden_size**-0.5)

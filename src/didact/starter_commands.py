@@ -29,14 +29,15 @@ def make_base(
 @app.command("eyes")
 def make_eyes(
     folder: Annotated[Path, typer.Argument(help="Where the tower is written.")],
-    steps: Annotated[int, typer.Option(help="Steps of 64 pictures.", min=1)] = 800,
-    patch: Annotated[int, typer.Option(help="Pixels of a patch: 4, 8 or 16.", min=4)] = 8,
+    steps: Annotated[int, typer.Option(help="Steps of 64 pictures.", min=1)] = 300,
+    patch: Annotated[int, typer.Option(help="Pixels of a patch: 4, 8 or 16.", min=4)] = 16,
     seed: Annotated[int, typer.Option(help="Seed of weights and pictures.")] = 0,
+    queries: Annotated[bool, typer.Option(help="In the shape that goes before the queries of a Q-Former.")] = False,
 ) -> None:
     """Train a small vision tower on the picture world, from nothing, in minutes; `didact join --vision` takes it."""
     from didact.starter.eyes import make
 
-    right = make(folder, steps, patch, seed, Console().say)
+    right = make(folder, steps, patch, seed, Console().say, queries)
     Console().say(f"of new pictures it tells {right['things']:.1%} of things and {right['colours']:.1%} of colours")
 
 

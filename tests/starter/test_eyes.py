@@ -42,6 +42,22 @@ def test_it_learns_colours_and_goes_before_a_language_model(tmp_path: Path) -> N
     assert not said  # it reports every hundred steps
     loaded = load(str(join(tower_of(str(tmp_path / "eyes")), "starter", tmp_path / "joined")), device="cpu")
     assert loaded.vision is not None
-    assert len(loaded.vision.sample.ids) == 16
+    assert len(loaded.vision.sample.ids) == 4
     with pytest.raises(UsageError, match="not empty"):
         eyes.make(tmp_path / "eyes", steps=1)
+
+
+def test_a_tower_goes_before_the_queries_of_a_q_former(tmp_path: Path) -> None:
+    right = eyes.make(tmp_path / "eyes", steps=60, report=lambda text: None, queries=True)
+    assert right["colours"] > 0.5
+    tower = tower_of(str(tmp_path / "eyes"))
+    folder = join(tower, "starter", tmp_path / "joined", queries=1)
+    loaded = load(str(folder), device="cpu")
+    assert tower.state is not None
+    for name, weight in tower.state.items():
+        torch.testing.assert_close(loaded.model.get_parameter(f"vision_model.{name}"), weight)
+    with pytest.raises(UsageError, match="goes before a Q-Former"):
+        join(tower, "starter", tmp_path / "other")
+    eyes.make(tmp_path / "plain", steps=1, report=lambda text: None)
+    with pytest.raises(UsageError, match="tower of its own shape"):
+        join(tower_of(str(tmp_path / "plain")), "starter", tmp_path / "other", queries=1)

@@ -14,7 +14,8 @@ from didact.build import BuildConfig, build
 from didact.errors import UsageError
 from didact.sources import DigitsSource, PictureWorldSource, open_source
 from didact.starter import base_folder
-from didact.starter.picture_tasks import BARE, TALK, names, picture_tasks, rows, templates
+from didact.starter.picture_talk import KINDS
+from didact.starter.picture_tasks import BARE, names, picture_tasks, rows, templates
 from didact.starter.scenes import Scene, Thing, draw, world
 
 Image = pytest.importorskip("PIL.Image")
@@ -36,8 +37,11 @@ def test_pictures_are_the_same_everywhere():
 def test_every_word_is_one_token_of_the_starter(name):
     pieces = json.loads((base_folder() / "tokenizer.json").read_text("utf-8"))["model"]["vocab"]
     known = {piece[1:] for piece in pieces if piece.startswith("Ġ")}
-    texts = [text for told in [world()["tasks"].get(name, {})] for text in told.get("talk", ())]
+    told = world()["tasks"].get(name, {})
+    texts = [*told.get("talk", ()), *told.get("reason", ())]
     for row in rows(name, 30, 0):
+        for turn in row.data.get("messages", ()):
+            texts.append(turn["content"] if isinstance(turn["content"], str) else turn["content"][-1]["text"])
         for template in templates(name):
             rendered = template.render({**row.data, "image": "a", "other": "b"})
             texts += [part.value for part in rendered.parts if part.kind == "text"] + [rendered.answer]
@@ -47,8 +51,8 @@ def test_every_word_is_one_token_of_the_starter(name):
 
 def test_every_task_has_phrasings_enough():
     for name, told in world()["tasks"].items():
-        assert len(set(told["phrasings"])) == len(told["phrasings"]) >= 6, name
-        assert not set(told["phrasings"]) & set(told.get("talk", ()))
+        assert len(set(told["phrasings"])) == len(told["phrasings"]) >= 12, name
+        assert not set(told["phrasings"]) & {*told.get("talk", ()), *told.get("reason", ())}
 
 
 def scene_of(key: str) -> list[str]:
@@ -62,14 +66,14 @@ def test_answers_are_right_and_balanced():
         assert scene_of(data["key"])[places.index(data["place"])].endswith(f" {data['kind']}")
         sides[data["place"]] += 1
     assert min(sides.values()) > 40
-    truths = Counter[str]()
+    truths = Counter[tuple[str, bool]]()
     for row in rows("there", 400, 1):
         data, things = row.data, scene_of(row.data["key"])
         assert (f"{data['colour']} {data['kind']}" in things) == (data["truth"] == "yes")
-        assert any(thing.startswith(data["colour"]) for thing in things)  # a no is about what is half there
-        assert any(thing.endswith(data["kind"]) for thing in things)
-        truths[data["truth"]] += 1
-    assert 160 < truths["yes"] < 240
+        assert any(thing.endswith(data["kind"]) for thing in things)  # a no is about what is half there
+        truths[data["truth"], any(thing.startswith(data["colour"]) for thing in things)] += 1
+    assert 160 < truths["yes", True] < 240
+    assert min(truths["no", True], truths["no", False]) > 60  # the colour of another thing, or of none
     numbers = Counter(row.data["number"] for row in rows("often", 400, 1))
     assert set(numbers) == {"one", "two", "three", "four"}
     assert min(numbers.values()) > 60
@@ -99,7 +103,9 @@ def test_a_scene_is_on_one_side_in_every_task(tmp_path):
 
 
 def test_captions_without_a_question_and_conversations_are_made_on_demand(tmp_path):
-    tasks = open_source(PictureWorldSource(rows_per_task=12, only=[BARE, TALK]), tmp_path, lambda drop: None, tmp_path)
+    tasks = open_source(
+        PictureWorldSource(rows_per_task=12, only=[BARE, *KINDS]), tmp_path, lambda drop: None, tmp_path
+    )
     config = BuildConfig(heldout_rows=0, heldout_templates=0)
     made = {task.name: list(build([task], config, lambda drop: None)) for task in tasks}
     for instance in made["pictures/bare"]:
@@ -109,7 +115,31 @@ def test_captions_without_a_question_and_conversations_are_made_on_demand(tmp_pa
         assert len(instance.messages) >= 6
         assert len(instance.images) == 1
         assert len({message.text for message in instance.messages[::2]}) == len(instance.messages) // 2
+    for instance in [*made["pictures/detail"], *made["pictures/reason"]]:
+        assert len(instance.messages) == 2
     assert {task.name for task in picture_tasks(2, 0)} == {f"pictures/{name}" for name in world()["tasks"]}
+
+
+def test_descriptions_and_reasoning_say_what_is_there():
+    for row in rows("detail", 40, 3):
+        told = row.data["messages"][1]["content"]
+        for place, thing in zip(world()["places"], scene_of(row.data["key"]), strict=True):
+            sentences = [part for part in told.split(", ") if place in part]
+            assert len(sentences) == (thing != "-")
+            assert all(set(thing.split()) <= set(part.split()) for part in sentences)
+    ends = Counter[str]()
+    for row in rows("reason", 400, 3):
+        grounds, _, end = row.data["messages"][1]["content"].partition(": ")
+        ends[end] += 1
+        things = [thing for thing in scene_of(row.data["key"]) if thing != "-"]
+        if end in ("yes", "no"):
+            assert grounds.removeprefix("the ") in things  # what is there, whatever was asked
+        elif end in world()["numbers"]:
+            assert len(grounds.split(", ")) == world()["numbers"].index(end)
+        else:
+            one, other = grounds.split(", then ") if ", then " in grounds else grounds.split(" and ")
+            assert (one == other) == (end == "same")
+    assert min(ends[end] for end in ("yes", "no", "same", "different")) > 10
 
 
 def test_two_pictures_in_one_question(tmp_path):

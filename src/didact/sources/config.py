@@ -184,7 +184,8 @@ class PictureWorldSource(BaseModel):
     only: list[str] = Field(
         [],
         description="globs of names or clusters of tasks; all with one question unless given. `bare`: captions without "
-        "a question; `talk`: five questions about each picture",
+        "a question; `talk`: five questions about each picture; `detail`: all that can be said of it; `reason`: what "
+        "an answer rests on, and the answer",
     )
     seed: int = Field(0, ge=0, description="seed of the rows and their pictures")
 

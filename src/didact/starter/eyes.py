@@ -27,25 +27,30 @@ Pixels = NDArray[np.float32]
 
 
 def make(
-    folder: Path, steps: int = 800, patch: int = 8, seed: int = 0, report: Callable[[str], None] = print
+    folder: Path,
+    steps: int = 300,
+    patch: int = 16,
+    seed: int = 0,
+    report: Callable[[str], None] = print,
+    queries: bool = False,
 ) -> dict[str, float]:
     """Train the tower and save it with its image processor; the shares of things and colours that it tells right.
 
-    Raises UsageError if the folder is there.
+    queries: in the shape that goes before a Q-Former. Raises UsageError if the folder is there.
     """
     import torch
 
-    from didact.assemble import new_tower
+    from didact.assemble import new_tower, tower_model
 
     if folder.exists() and any(folder.iterdir()):
         raise UsageError("the folder is not empty", "name another one", file=folder)
-    from transformers import SiglipVisionModel
-
     torch.manual_seed(seed)
     tower = new_tower(SIDE, patch)
-    model: Any = SiglipVisionModel(tower.config)
+    model = tower_model(tower.config, queries)
     width, places = int(tower.config.hidden_size), _places(patch)
-    heads = torch.nn.ModuleList(torch.nn.Linear(width, n) for n in (len(_names()), len(_colours()), 3 * COARSE**2))
+    heads = torch.nn.ModuleList(
+        torch.nn.Linear(width, n) for n in (len(_names()), len(_colours()), len(places), 3 * COARSE**2)
+    )
     weights = [*model.parameters(), *heads.parameters()]
     optimizer = torch.optim.AdamW(weights, RATE, betas=(0.9, 0.95), weight_decay=0.01, fused=True)
     drawn = _batches(Random(f"eyes/{seed}"))
@@ -53,13 +58,15 @@ def make(
         rate = RATE * min(1.0, (step + 1) / WARMUP) * (1 - step / steps)
         optimizer.param_groups[0]["lr"] = rate
         pixels_BCHW, told_BP2 = next(drawn)
-        states_BNC = model(pixels_BCHW).last_hidden_state
+        states_BNC = model(pixels_BCHW).last_hidden_state[:, -len(places) :]
         found = [head(states_BNC) for head in heads]
         asked_BN2 = told_BP2[:, places]
         loss = sum(
             torch.nn.functional.cross_entropy(found[k].flatten(0, 1), asked_BN2[..., k].flatten()) for k in (0, 1)
         )
-        loss = loss + (found[2] - _looks(pixels_BCHW, patch)).pow(2).mean()
+        where_BN = torch.arange(len(places)).expand(BATCH, -1)  # which patch it is, else the tower forgets it
+        loss = loss + torch.nn.functional.cross_entropy(found[2].flatten(0, 1), where_BN.flatten())
+        loss = loss + (found[3] - _looks(pixels_BCHW, patch)).pow(2).mean()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(weights, 1.0)
         optimizer.step()
@@ -80,7 +87,8 @@ def _right(model: Any, heads: Any, places: torch.Tensor, rng: Random) -> dict[st
     hits, total = [0.0, 0.0], 0
     with torch.no_grad():
         for _, (pixels_BCHW, told_BP2) in zip(range(8), _batches(rng), strict=False):
-            states_BNC, asked_BN2 = model(pixels_BCHW).last_hidden_state, told_BP2[:, places]
+            states_BNC = model(pixels_BCHW).last_hidden_state[:, -len(places) :]
+            asked_BN2 = told_BP2[:, places]
             lies_BN = asked_BN2[..., 0] != EMPTY
             total += int(lies_BN.sum())
             for k in (0, 1):

@@ -11,6 +11,7 @@ import struct
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from random import Random
 from typing import Any
 
@@ -112,6 +113,7 @@ def _stored(data: bytes) -> bytes:
     return found + struct.pack(">I", zlib.adler32(data))
 
 
+@cache
 def _shape(name: str) -> NDArray[np.bool_]:
     """The pixels of a kind or, twice as large as written down, of a digit."""
     lines = world()["digits"][int(name)] if name.isdigit() else world()["kinds"][name]

@@ -230,6 +230,21 @@ def test_choices_are_ranked_by_what_is_seen(place: Path) -> None:
         assert found[0] != pytest.approx(found[1], abs=1e-3), kind
 
 
+@pytest.mark.parametrize("kind", SHAPES)
+def test_plain_text_is_read_without_a_picture(place: Path, kind: str) -> None:
+    loaded = opened(place / kind)
+    texts = ["a red house by the sea", "two"]
+    sums = Answerer(loaded).text_loss(texts)
+    for text, (nats, tokens) in zip(texts, sums, strict=True):
+        ids = torch.tensor([loaded.renderer.plain(text)])
+        model = loaded.model.language_model if kind == "instructblip" else loaded.model
+        given = {"token_type_ids": (torch.arange(ids.shape[1])[None] > 0).long()} if kind == "paligemma" else {}
+        with torch.no_grad():
+            logits = model(input_ids=ids, **given).logits[0, :-1].log_softmax(-1)
+        assert tokens == ids.shape[1] - 1
+        assert nats == pytest.approx(-float(logits.gather(1, ids[0, 1:, None]).sum()), abs=1e-2)
+
+
 def test_a_picture_in_an_answer_and_one_for_a_blind_model_are_refused(place: Path, tiny_llama: Path) -> None:
     shown = row(place, "what?", "red", 0, line=3)
     with pytest.raises(UsageError, match=r"rows.jsonl:3: .*reads only text"):

@@ -349,7 +349,11 @@ class Answerer:
     def _logits(self, ids_BT: torch.Tensor, chosen_BT: torch.Tensor, **inputs: torch.Tensor) -> torch.Tensor:
         import torch
 
-        self.loaded.model.eval()
+        model = self.loaded.model.eval()
+        if self.loaded.vision is not None and self.loaded.vision.reader and not inputs:
+            with torch.inference_mode():  # text alone: such a model is called only with a picture
+                bare: torch.Tensor = model.language_model(input_ids=ids_BT, use_cache=False).logits[chosen_BT]
+            return bare.float()
         if self._head is None:
             self._head = head(self.loaded, ids_BT, chosen_BT, lambda text: None)
         with torch.inference_mode():

@@ -180,7 +180,7 @@ class Vision:
             found["token_type_ids"] = (torch.arange(ids_BT.shape[1])[None] >= begins_B1).long()
         elif made and self.typed is not None and (self.accepted is None or self.typed in self.accepted):
             found[self.typed] = (ids_BT.cpu() == self.image_id).long()
-        if self.reader:
+        if self.reader and made:
             rows = [row[a:b] for row, (a, b) in zip(ids_BT.tolist(), prompts, strict=True)]
             asked = [self.tokenizer.decode(ids, skip_special_tokens=True).strip() for ids in rows]
             read = self.reader(asked, padding=True, padding_side="right", return_tensors="pt")

@@ -85,3 +85,14 @@ def test_too_few_pictures_claim_nothing() -> None:
     text = Instance.of((Message("user", (Part("hi"),)), Message("assistant", (Part("a"),))), Origin("w", 1))
     subject = Subject(Fake(looks), Fake(looks), [text, *(item(n) for n in range(6))])
     assert [one.category for one in blind(BlindConfig(), subject)] == ["cannot be said"] * 2
+
+
+def test_a_model_that_reads_a_picture_in_every_row_is_not_asked_without_one() -> None:
+    items = [item(n) for n in range(240)]
+    subject = Subject(Fake(guesses), Fake(looks), items, items, fits=lambda rows: [bool(row.images) for row in rows])
+    finding = blind(BlindConfig(), subject)[0]
+    assert finding.category == "it looks"
+    assert "with another picture 0.0%, and it cannot be asked without one" in finding.verdict
+    assert "none" not in finding.details
+    assert finding.examples
+    assert not any("without" in example for example in finding.examples)

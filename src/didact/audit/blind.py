@@ -5,7 +5,7 @@ alone. Of questions that are answered yes or no, how often is "yes" said where i
 Li 2023, arXiv 2305.10355), on as many of either kind.
 
 Limits: the other picture is one of the same task whose answer differs, where there is one; a model that was never shown
-a question without a picture may do worse there than chance.
+a question without a picture may do worse there than chance, and one that reads a picture in every row is not asked so.
 """
 
 from __future__ import annotations
@@ -62,7 +62,9 @@ def _looks(config: BlindConfig, subject: Subject, shown: Sequence[Instance]) -> 
         problem = f"Only {len(pairs)} held-out rows have a picture and another of their task to put in its place."
         return failed("blind", LOOKS, problem)
     asked = [one for one, _ in pairs]
-    made = {"seen": asked, "other": [other for _, other in pairs], "none": [_without(one) for one in asked]}
+    made = {"seen": asked, "other": [other for _, other in pairs]}
+    bare = [_without(one) for one in asked]
+    made |= {"none": bare} if all(subject.readable(bare)) else {}  # some models read one picture in every row
     base, tuned = ({arm: measure(speaker, rows) for arm, rows in made.items()} for speaker in _speakers(subject))
     rows = groups_of(asked)
     share = {arm: _share(tuned[arm].score, rows, subject.seed) for arm in made}
@@ -70,10 +72,11 @@ def _looks(config: BlindConfig, subject: Subject, shown: Sequence[Instance]) -> 
     before = float((base["seen"].score - base["other"].score).mean())
     chance = _chance(asked, subject.trained)
     category = _category(rests, config.enough)
+    without = f"without one {percent(share['none'].value)}" if "none" in made else "and it cannot be asked without one"
     verdict = (
         f"{category.capitalize()}. It answers {percent(share['seen'].value)} [{percent(share['seen'].low)}, "
-        f"{percent(share['seen'].high)}] right, with another picture {percent(share['other'].value)}, without one "
-        f"{percent(share['none'].value)}; always the likeliest answer of a task would be {percent(chance)}. "
+        f"{percent(share['seen'].high)}] right, with another picture {percent(share['other'].value)}, {without}; "
+        f"always the likeliest answer of a task would be {percent(chance)}. "
         f"{percent(rests.value)} [{percent(rests.low)}, {percent(rests.high)}] of its answers rest on the picture, "
         f"before {percent(before)} (n={rests.n})."
     )
@@ -81,12 +84,12 @@ def _looks(config: BlindConfig, subject: Subject, shown: Sequence[Instance]) -> 
     for i, one in enumerate(asked):
         by_task[task_of(one)].append(i)
     lines = [
-        [task, *(percent(float(tuned[arm].score[members].mean())) for arm in ARMS), len(members)]
+        [task, *(percent(float(tuned[arm].score[members].mean())) for arm in made), len(members)]
         for task, members in sorted(by_task.items())
     ]
     exhibits = {
         "pictures": [whiskers([(ARMS[arm], "", told) for arm, told in share.items()], "percent", LOOKS)],
-        "tables": [table("Right answers by task", ["task", *ARMS.values(), "items"], lines)],
+        "tables": [table("Right answers by task", ["task", *(ARMS[arm] for arm in made), "items"], lines)],
     }
     kept = [i for i in range(len(asked)) if tuned["seen"].score[i] > tuned["other"].score[i]][:3]
     lost = [i for i in range(len(asked)) if tuned["seen"].score[i] < 1][:3]
@@ -212,4 +215,5 @@ def _example(
     asked: Sequence[Instance], base: dict[str, Measured], tuned: dict[str, Measured], i: int
 ) -> dict[str, object]:
     told = example(asked[i], base["seen"], tuned["seen"], i)
-    return {**told, "with another picture": tuned["other"].replies[i].text, "without": tuned["none"].replies[i].text}
+    names = {"other": "with another picture", "none": "without"}
+    return {**told, **{name: tuned[arm].replies[i].text for arm, name in names.items() if arm in tuned}}

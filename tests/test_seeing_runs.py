@@ -9,12 +9,14 @@ from typing import Any
 
 import pytest
 import torch
+from faulty_server import Say, Server, ok
 from toys import SHAPES, make_seeing
 
 from didact.console import Console
 from didact.infer import Answerer
 from didact.model import load, load_tuned
 from didact.run import open_run
+from didact.starter.picture_tasks import rows as scenes
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 PACKED = ("llava", "llava_onevision", "idefics3", "smolvlm")
@@ -90,3 +92,45 @@ def test_the_audit_asks_about_pictures(tmp_path: Path) -> None:
         part for f in findings for example in f["examples"] for part in example.get("prompt", []) if "image" in part
     ]
     assert shown
+
+
+def told(data: dict[str, Any], before: int) -> Say:
+    """A teacher that is busy the first time it is asked."""
+    asked = data["messages"][-1]["content"]
+    if not before:
+        return Say(429, headers=(("Retry-After", "0"),))
+    if "one hard question" in asked:
+        return ok("Question: Why does it stand there?\nAnswer: Nothing else was laid there.")
+    if asked.endswith("Description:"):
+        return ok("It is a small picture with a few things on white.")
+    return ok("Question: What is in it?\nAnswer: A thing or two.\n\nQuestion: Is it large?\nAnswer: No, it is small.")
+
+
+def test_what_a_teacher_writes_of_captions_is_trained_on_with_the_pictures(tmp_path: Path) -> None:
+    file = recipe(tmp_path, "llava", "[colour]", "{max_per_task: 4, heldout_rows: 4}")
+    rows = []
+    for number, row in enumerate(scenes("caption", 6, 0)):
+        (tmp_path / f"{number}.png").write_bytes(row.data["image"])
+        rows.append({"image": f"{number}.png", "captions": [row.data["caption"]]})
+    (tmp_path / "seen.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with Server(told) as server:
+        file.write_text(
+            file.read_text()
+            + "teachers: {writer: {type: endpoint, base_url: \"" + server.url + "\", model: m, backoff: 0.01}}\n"
+            + "generate: [{type: llava, rows: seen.jsonl, turns: 2}]\n"
+        )  # fmt: skip
+        ran(file, "tune")
+        calls = server.calls
+        ran(file, "tune", "tune.learning_rate=1e-3")
+        assert server.calls == calls  # nothing is paid again
+    assert not any("data:image" in json.dumps(body) for body in server.bodies)  # it is told, and shown nothing
+    with open_run(tmp_path / "run", None, [], Console()) as run:
+        made = [one for one in run.instances("kept.jsonl") if "kind" in one.tags]
+    assert {one.tags["kind"] for one in made} == {"conversation", "description", "reasoning"}
+    assert {len(one.images) for one in made} == {1}
+    talks = [one for one in made if one.tags["kind"] == "conversation"]
+    assert len(talks) == 6
+    tuned = load_tuned(tmp_path / "run" / "tuned", device="cpu")
+    tokens = tuned.renderer.render_all(talks)
+    assert [(len(row.turns), len(row.media)) for row in tokens] == [(2, 1)] * 6
+    assert all(math.isfinite(loss) for loss in Answerer(tuned).answer_loss(talks))

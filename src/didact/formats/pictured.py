@@ -92,7 +92,7 @@ def refuse_marks(instance: Instance) -> None:
     marks = sum(part.value.count(MARK) for message in instance.messages for part in message.parts)
     if marks and not instance.images:
         fix = f"name the picture in a column image, take the mark out, {DROP}"
-        raise UsageError(f"{_many(marks, f'{MARK} mark')}, but no picture", fix, field=COLUMNS[0])
+        raise UsageError(f"{_many(marks, f'{MARK} mark')}, but no picture", fix, field="image")
 
 
 def fold(instance: Instance) -> Instance:

@@ -48,7 +48,7 @@ def unlabelled(folder: Path, without: Sequence[str]) -> list[str]:
 
 
 def train(texts: Sequence[str], folder: Path, steps: int, say: Callable[[str], None], rows: int = 32) -> None:
-    """Word pieces, then masks over 15% of the tokens (Devlin 2019); the folder is written last, whole."""
+    """Word pieces, then masks over 30% of the tokens (Devlin 2019); the folder is written last, whole."""
     import torch
     from tokenizers import BertWordPieceTokenizer
     from transformers import BertConfig, BertForMaskedLM, BertTokenizerFast
@@ -63,8 +63,8 @@ def train(texts: Sequence[str], folder: Path, steps: int, say: Callable[[str], N
     dropout = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
     config = BertConfig(vocab_size=pieces.get_vocab_size(), max_position_embeddings=LENGTH, **sizes, **dropout)
     model: Any = BertForMaskedLM(config)
+    begin(model, encoded := tokenizer(list(texts), truncation=True)["input_ids"])
     rates = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.01, betas=(0.9, 0.98))
-    encoded = tokenizer(list(texts), truncation=True)["input_ids"]  # with [CLS] and [SEP], as rows are asked later
     rng, began, told = random.Random(0), time.process_time(), 0.0
     batches = batches_of(encoded, rows, rng)
     for step in range(steps):
@@ -74,7 +74,7 @@ def train(texts: Sequence[str], folder: Path, steps: int, say: Callable[[str], N
         for i, ids in enumerate(one := next(batches)):
             ids_BT[i, : len(ids)] = torch.tensor(ids)
         ids_BT = ids_BT[:, : max(map(len, one))]
-        hidden_BT = (torch.rand(ids_BT.shape) < 0.15) & (ids_BT > SPECIAL.index("[MASK]"))
+        hidden_BT = (torch.rand(ids_BT.shape) < 0.3) & (ids_BT > SPECIAL.index("[MASK]"))
         shown_BT = ids_BT.masked_fill(hidden_BT & (torch.rand(ids_BT.shape) < 0.9), SPECIAL.index("[MASK]"))
         states_BTC = model.bert(shown_BT, attention_mask=(ids_BT > 0).long()).last_hidden_state
         loss = torch.nn.functional.cross_entropy(model.cls(states_BTC[hidden_BT]), ids_BT[hidden_BT])
@@ -89,6 +89,31 @@ def train(texts: Sequence[str], folder: Path, steps: int, say: Callable[[str], N
     model.save_pretrained(place)
     tokenizer.save_pretrained(place)
     place.rename(folder)
+
+
+def begin(model: Any, encoded: Sequence[Sequence[int]]) -> None:
+    """Words start near those that stand in the same texts (Deerwester 1990), what is said at its frequency.
+
+    From random embeddings so small a model stays for thousands of steps at what each word's frequency tells.
+    """
+    import torch
+
+    weight_VC = model.get_input_embeddings().weight
+    pairs = sorted({(row, word) for row, ids in enumerate(encoded) for word in ids})
+    at_2N = torch.tensor(pairs).T
+    texts_V = torch.bincount(at_2N[1], minlength=len(weight_VC))
+    rare_V = torch.log(len(encoded) / (1.0 + texts_V)).clamp(min=0)
+    size = (len(encoded), len(weight_VC))
+    there_RV = torch.sparse_coo_tensor(at_2N, rare_V[at_2N[1]], size, check_invariants=True).coalesce()
+    span_VC = torch.randn(weight_VC.shape)
+    for _ in range(4):  # towards the largest singular vectors
+        span_VC = torch.linalg.qr(there_RV.T @ (there_RV @ span_VC)).Q
+    _, sizes_C, turn_CC = torch.linalg.svd(there_RV @ span_VC, full_matrices=False)
+    words_VC = torch.nn.functional.normalize(span_VC @ turn_CC.T * sizes_C.sqrt())
+    counts_V = torch.bincount(torch.tensor([word for ids in encoded for word in ids]), minlength=len(weight_VC)) + 1.0
+    with torch.no_grad():
+        weight_VC.copy_(0.5 * words_VC)
+        model.cls.predictions.bias.copy_(counts_V.log() - counts_V.log().mean())
 
 
 def batches_of(encoded: Sequence[list[int]], rows: int, rng: random.Random) -> Iterator[list[list[int]]]:

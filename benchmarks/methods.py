@@ -1,9 +1,10 @@
 """The ways to tune beside one another on the starter: `make bench-methods`; `--quick` only shows that all of it runs.
 
-Parts: table (every method at its defaults), rank (LoRA of rank 1 and 8), data (BitFit against full by examples),
-prompt (the default of prompt tuning against the best of a sweep), speed (examples a second against LoRA), programs
-(PET and spaces of prompts: methods_programs.py), and, only when asked for, sweep (rates and sizes, from which the
-defaults come). Rows are kept in build/bench-methods: a run that is there is not made again.
+Parts: table (every method at its defaults), long (five of them on four times as many examples), rank (LoRA of rank 1
+and 8), data (BitFit against full by examples), prompt (the default of prompt tuning against the best of a sweep), speed
+(examples a second against LoRA), programs (PET and spaces of prompts: methods_programs.py), and, only when asked for,
+sweep (rates and sizes, from which the defaults come). Rows are kept in build/bench-methods: a run that is there is not
+made again.
 """
 
 from __future__ import annotations
@@ -61,6 +62,7 @@ SHAPES: dict[str, list[dict[str, Any]]] = {  # beside the default, in a sweep
 }
 PROMPTS: list[dict[str, Any]] = [{}, *SHAPES["prompt"]]  # each at every factor
 TRIAL = 1024  # examples of a training, but where they are what differs
+LONG, LONG_ARMS = 4, ["full", "lora", "adapter", "bitfit", "prefix"]  # times as many examples
 SIZES = (32, 128, 512, 2048, 8192)
 
 
@@ -144,14 +146,14 @@ class Sets:
 Figure = dict[str, Any]
 
 
-def table(log: Log, sets: Sets, seeds: int, names: Sequence[str]) -> Iterator[Figure]:
+def table(log: Log, sets: Sets, seeds: int, names: Sequence[str], examples: int, tag: str = "") -> Iterator[Figure]:
     """Methods at their defaults; seeds go round, so that what was stopped has all methods with the first."""
     found: dict[str, list[Row]] = {name: [] for name in names}
     for seed in range(seeds):
         for name in names:
-            found[name] += arm(log, name, seed, sets.of(seed))
+            found[name] += arm(log, name, seed, sets.of(seed, examples=examples))
     print(
-        f"\nheld-out templates: {sets.examples} examples, one pass in steps of {ROWS};"
+        f"\nheld-out templates: {examples} examples, one pass in steps of {ROWS};"
         f" {seeds} seeds, {sets.heldout} items each"
     )
     for name, rows in sorted(found.items(), key=lambda pair: -share(pair[1]).value):
@@ -165,7 +167,7 @@ def table(log: Log, sets: Sets, seeds: int, names: Sequence[str]) -> Iterator[Fi
         gap = against(found[one], found[other])
         print(f"{one} against {other}: {text(gap, True)}")
         within = max(abs(gap.low), abs(gap.high)) <= 0.05
-        yield figure(f"methods.{one}_to_{other}", gap.value, "share", 0.05, within, low=gap.low, high=gap.high)
+        yield figure(f"methods.{tag}{one}_to_{other}", gap.value, "share", 0.05, within, low=gap.low, high=gap.high)
 
 
 def rank(log: Log, sets: Sets, seeds: int) -> Iterator[Figure]:
@@ -265,7 +267,7 @@ def figure(name: str, value: float, unit: str, target: float | None, ok: bool, *
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--quick", action="store_true", help="few examples, one seed: does everything run?")
-    parser.add_argument("--part", nargs="*", default=["table", "prompt", "rank", "speed", "programs", "data"])
+    parser.add_argument("--part", nargs="*", default=["table", "long", "prompt", "rank", "speed", "programs", "data"])
     parser.add_argument("--arms", nargs="*", default=[], help="of a table (full, lora and adapter at least) or a sweep")
     parser.add_argument("--factors", nargs="*", type=float, default=FACTORS, help="of the default rate, in a sweep")
     parser.add_argument("--shapes", action="store_true", help="of a sweep: other sizes too")
@@ -273,7 +275,7 @@ def main() -> None:
     parser.add_argument("--heldout", type=int, default=0, help="items that are asked")
     parser.add_argument("--seeds", type=int, default=0)
     given = parser.parse_args()
-    examples, heldout = given.examples or (64 if given.quick else TRIAL), given.heldout or (20 if given.quick else 200)
+    examples, heldout = given.examples or (64 if given.quick else TRIAL), given.heldout or (20 if given.quick else 400)
     sets = Sets(128 if given.quick else max(examples, SIZES[-1]), examples, heldout, 2 if given.quick else None)
     seeds, base = given.seeds or (1 if given.quick else 3), weights_digest(Path(base_folder()))
     place = Path("build/bench-methods") / f"{base}-{heldout}{'-quick' * given.quick}.jsonl"
@@ -283,7 +285,9 @@ def main() -> None:
     for part in given.part:
         figures: list[Figure] = []
         if part == "table":
-            figures += table(log, sets, seeds, given.arms or list(ARMS))
+            figures += table(log, sets, seeds, given.arms or list(ARMS), examples)
+        elif part == "long":
+            figures += table(log, sets, seeds, given.arms or LONG_ARMS, examples * LONG, "long_")
         elif part == "sweep":
             sweep(log, sets, given.arms, given.factors[: sets.few], given.shapes)
         elif part == "programs":

@@ -28,8 +28,15 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="smallest sizes")
     parser.add_argument("--model", help="another base for PET: a folder")
     parser.add_argument("--only", choices=["pet", "intrinsic"], default="", help="one of the two")
+    parser.add_argument(
+        "--rates", nargs="*", help="instead: these methods at multiples of their rates, on single tasks"
+    )
+    parser.add_argument("--factors", nargs="*", type=float, default=[0.3, 1.0, 3.0], help="of the default rate")
     parser.add_argument("--no-ipet", action="store_true", help="leave out iPET at the fewest labels")
     args = parser.parse_args()
+    if args.rates is not None:
+        methods_spaces.rates(args.rates, args.factors)
+        return
     measure(args.model, args.quick, args.only, not args.no_ipet)
 
 

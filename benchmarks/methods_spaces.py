@@ -102,7 +102,7 @@ def space_of(model: str, learnt: dict[str, Any], dimension: int, epochs: float, 
     from didact.recipe import Recipe
 
     given = [one for shown, _ in learnt.values() for one in shown]
-    config = SubspaceConfig(dimension=dimension, length=LENGTH, prompt_epochs=epochs, space_epochs=epochs)
+    config = SubspaceConfig(dimension=dimension, length=LENGTH, prompt_epochs=epochs, space_epochs=epochs / 2)
     tune = settings(0, epochs=1.0, max_steps=1)  # the last of its trainings, which is not looked at
     loaded = follow(Recipe(method=config, tune=tune), model, given, folder=WORK / f"prompts-{name}")[0]
     module = loaded.model.get_input_embeddings().prompt
@@ -150,6 +150,28 @@ def measure(quick: bool) -> None:
                        "share of prompt tuning's right answers", None, True)  # fmt: skip
     lead = told(found, "found", "unseen", sizes[-1])[0] - told(found, "random", "unseen", sizes[-1])[0]
     result("methods.intrinsic.lead_over_random_unseen", lead, "share of prompt tuning", 0, lead >= 0)
+
+
+def rates(names: Sequence[str], factors: Sequence[float]) -> None:
+    """Right answers, ranked first and loss at multiples of the default rates, on three tasks that no figure is of."""
+    from didact.methods import METHODS
+    from didact.model import load
+
+    given, model = worlds(), base(1024)
+    size = sum(weight.numel() for weight in load(model).model.parameters())
+    tasks = [task for task in given if not task.startswith(APART)][5:8]
+    print(f"\nrates on {', '.join(tasks)}")
+    for name in names:
+        for factor in factors:
+            rate = factor * METHODS[name].rate(size)
+            config = METHODS[name].config(add=True) if name == "bitfit" else METHODS[name].config()
+            some = [
+                cell(f"rate-{name}-{rate:.3g}-{task.replace('/', '_')}",
+                     partial(tuned, model, config, given[task], 10.0, rate))
+                for task in tasks
+            ]  # fmt: skip
+            right, ranked, nats = (statistics.mean(values) for values in zip(*some, strict=True))
+            print(f"  {name:10} x {factor:<4g} {rate:<8.3g} {right:.3f} {ranked:.3f} {nats:.2f}", flush=True)
 
 
 def told(found: Any, way: str, group: str, size: int) -> list[float]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from didact import checkpoint, memory
 from didact.errors import UsageError
-from didact.forward import Forward, Objective, Precision, measure, settle
+from didact.forward import Forward, Objective, Precision, measure, sample, settle
 from didact.instance import digest
 from didact.kinds import cost
 from didact.methods import row_of
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from didact.adamw import AdamW
     from didact.model import Loaded
     from didact.tune import TuneConfig
+
+
+SILENT = 12.0  # nats of a stop that is less likely than 1 in 160,000: far beyond a vocabulary's chance
 
 
 @dataclass
@@ -84,6 +87,8 @@ def prepare(
     wide = ranks.count > 1 and loaded.device.type == "cuda" and config.precision == "auto"
     precision: Precision = "bf16" if wide or config.precision == "bf16" else "fp32"
     forward = ranks.shard(loaded.model, settle(loaded, data, config.packing, say), precision == "bf16")
+    if row.ahead and objective is None and ranks.count == 1:
+        _silent(loaded, forward, data, method.type, say)
     forward = replace(forward, objective=objective)
     trained = {name: weight for name, weight in loaded.model.named_parameters() if weight.requires_grad}
     peak = config.learning_rate if config.learning_rate is not None else row.rate(parameters)
@@ -128,6 +133,20 @@ def prepare(
     if found is not None and found.step:
         checkpoint.restore(trained, optimizer, found)
     return run
+
+
+def _silent(loaded: Loaded, forward: Forward, data: Sequence[Tokens], method: str, say: Callable[[str], None]) -> None:
+    """Say so where the base has never written the stop: right answers that do not end are counted as wrong ones."""
+    import torch
+
+    with torch.no_grad(), forward.on(loaded):
+        one = forward.batch(loaded, data, sample(data))
+        nats_N = torch.nn.functional.cross_entropy(forward.logits(loaded, one).float(), one.labels_N, reduction="none")
+    stops_N = torch.isin(one.labels_N, torch.tensor(loaded.renderer.stop_ids, device=one.labels_N.device))
+    nats = float(nats_N[stops_N & (one.weights_N > 0)].mean())  # NaN where no answer ends in a stop
+    if nats > SILENT:
+        text = f"this base does not end its answers (the stop after a right one costs {nats:.0f} nats)"
+        say(f"{text}, and {method} hardly teaches it to: take lora, or a base that was tuned to answer")
 
 
 def activation_checkpointing(model: Any, what: Literal["enable", "disable"], *settings: Any) -> None:

@@ -39,7 +39,8 @@ class Method:
     why it makes fewer than 0.9 of LoRA's examples in a second, where it does.
     merge folds it into the base weights; save writes what peft loads, and read attaches what peft wrote and gives
     config and virtual ids; loss and optimizer replace the loop's own. None where the method does not differ.
-    models: kinds it works on.
+    models: kinds it works on. ahead: all that it trains stands ahead of a row, where it hardly moves a token that the
+    base has never written.
     """
 
     config: type[BaseModel]
@@ -54,6 +55,7 @@ class Method:
     loss: Callable[..., Any] | None = None
     optimizer: Callable[..., Any] | None = None
     models: tuple[Kind, ...] = KINDS
+    ahead: bool = False
 
 
 METHODS: dict[str, Method] = {
@@ -111,6 +113,7 @@ METHODS: dict[str, Method] = {
         save=prompt.save,
         read=prompt.read,
         models=("causal",),
+        ahead=True,
     ),
     "p_tuning": Method(
         p_tuning.PTuningConfig,
@@ -120,6 +123,7 @@ METHODS: dict[str, Method] = {
         "Liu 2021",
         save=p_tuning.save,
         models=("causal",),
+        ahead=True,
     ),
     "prefix": Method(
         prefix.PrefixConfig,
@@ -139,6 +143,7 @@ METHODS: dict[str, Method] = {
         "Qin 2021",
         save=intrinsic.save,
         models=("causal",),
+        ahead=True,
     ),
     "projection": Method(
         projection.ProjectionConfig,

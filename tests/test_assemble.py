@@ -107,6 +107,42 @@ def test_queries_that_read_the_question_look_at_the_picture(tmp_path: Path) -> N
     assert float((seen[0] - seen[1]).abs().max()) > 1e-4
 
 
+@pytest.mark.parametrize("kind", ["instructblip", "blip-2", "blip"])
+def test_a_published_tower_goes_before_a_q_former_as_it_is(kind: str, tmp_path: Path) -> None:
+    from PIL import Image
+    from transformers import AutoConfig, AutoModelForImageTextToText, BlipImageProcessorPil
+
+    torch.manual_seed(1)
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+    config = AutoConfig.for_model(kind)
+    tower = type(config.vision_config)(**sizes, image_size=32, patch_size=8)
+    small = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 4}
+    parts = {"qformer_config": {**small, "encoder_hidden_size": 32, "vocab_size": 40}, "num_query_tokens": 2}
+    words = {"model_type": "llama", **small, "vocab_size": 40}
+    if kind == "blip":
+        words, parts = {**small, "vocab_size": 40, "encoder_hidden_size": 32, "bos_token_id": 1, "sep_token_id": 2}, {}
+    made = type(config)(vision_config=tower.to_dict(), text_config=words, **parts)
+    published = AutoModelForImageTextToText.from_config(made).eval()
+    torch.nn.init.normal_(published.vision_model.embeddings.position_embedding)
+    published.save_pretrained(tmp_path / "published")
+    means = {"image_mean": [0.1, 0.2, 0.3], "image_std": [0.4, 0.5, 0.6]}
+    processor = BlipImageProcessorPil(size={"height": 32, "width": 32}, **means)
+    processor.save_pretrained(tmp_path / "published")
+    folder = join(tower_of(str(tmp_path / "published")), "starter", tmp_path / "joined", queries=3)
+    loaded = load(str(folder), device="cpu")
+    picture = make_picture(tmp_path / "a.png", 1, (40, 32))
+    ours = loaded.vision.picture(str(picture)).tensors["pixel_values"]
+    theirs = processor(Image.open(picture).convert("RGB"), return_tensors="pt")["pixel_values"]
+    torch.testing.assert_close(ours, theirs)
+    with torch.no_grad():
+        seen, expected = (m.vision_model(theirs).last_hidden_state for m in (loaded.model, published))
+    assert torch.equal(seen, expected)
+    shown = asked(folder, Part(str(picture), "input", "image"), Part("What?", "instruction"))
+    assert len(loaded.renderer.render(shown).media) == 1
+    with pytest.raises(UsageError, match="goes before a Q-Former"):
+        join(tower_of(str(tmp_path / "published")), "starter", tmp_path / "other")
+
+
 def test_what_does_not_go_is_refused_and_nothing_is_left(eyes: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="48 pixels are not cut into patches of 7"):
         new_tower(48, 7)

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 MARK = "<image>"
 NEW, FRESH = "new", "fresh"
 READ = "instructblip_vision_model"  # a tower that goes before a Q-Former
+SAME = ("instructblip", "blip-2", "blip")  # models whose towers have that shape
+SHAPE = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "image_size", "patch_size")
+SHAPE += ("hidden_act", "layer_norm_eps", "qkv_bias")
 DEVIATION = 0.02
 
 
@@ -76,19 +79,12 @@ def tower_model(config: Any, queries: bool) -> Any:
 
     if not queries:
         return SiglipVisionModel(config)
-    sizes = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "image_size", "patch_size")
-    return InstructBlipVisionModel(InstructBlipVisionConfig(**{name: getattr(config, name) for name in sizes}))
+    return InstructBlipVisionModel(InstructBlipVisionConfig(**{name: getattr(config, name) for name in SHAPE[:6]}))
 
 
 def tower_of(name: str) -> Tower:
-    """The tower of a CLIP or SigLIP model, or of a LLaVA model, with its weights and its image processor."""
-    from transformers import (
-        AutoConfig,
-        AutoImageProcessor,
-        AutoModel,
-        AutoModelForImageTextToText,
-        InstructBlipVisionModel,
-    )
+    """The tower of a CLIP, SigLIP, LLaVA, BLIP, BLIP-2 or InstructBLIP model, with its weights and image processor."""
+    from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoModelForImageTextToText
 
     folder = find(name)
     raw = read_json(folder / "config.json")
@@ -99,20 +95,48 @@ def tower_of(name: str) -> Tower:
         tower, processor = model.base_model.vision_tower, load_vision(folder, raw).processor.image_processor
         told = model.config.vision_feature_layer, model.config.vision_feature_select_strategy
         return Tower(tower.config, processor, *told, tower.state_dict())
-    if raw.get("model_type") == READ:
-        made = InstructBlipVisionModel.from_pretrained(folder, local_files_only=True, use_safetensors=True)
-        processor = AutoImageProcessor.from_pretrained(folder, local_files_only=True, backend="pil")
-        return Tower(made.config, processor, -1, "full", made.state_dict())
+    if raw.get("model_type") in (READ, *SAME):
+        return _before_queries(folder)
     config = AutoConfig.from_pretrained(folder, local_files_only=True)
     model = AutoModel.from_pretrained(folder, local_files_only=True, use_safetensors=True)
     tower = getattr(model, "vision_model", model)
     config = getattr(config, "vision_config", config)
     if config.model_type not in ("clip_vision_model", "siglip_vision_model"):
-        raise UsageError(f'"{config.model_type}" is no known vision tower', "take a CLIP or a SigLIP one", file=folder)
+        raise UsageError(
+            f'"{config.model_type}" is no known vision tower', "take one of CLIP, SigLIP or BLIP", file=folder
+        )
     processor = AutoImageProcessor.from_pretrained(folder, local_files_only=True, backend="pil")
     clip = config.model_type == "clip_vision_model"
     state = {name.removeprefix("vision_model."): tensor for name, tensor in tower.state_dict().items()}
     return Tower(config, processor, -2 if clip else -1, "default" if clip else "full", state)
+
+
+def _before_queries(folder: Path) -> Tower:
+    """A tower that goes before a Q-Former, by itself or out of a model; UsageError if its weights are not all there."""
+    import torch
+    from transformers import (
+        AutoConfig,
+        AutoImageProcessor,
+        AutoModelForImageTextToText,
+        InstructBlipVisionConfig,
+        InstructBlipVisionModel,
+    )
+
+    kind = read_json(folder / "config.json")["model_type"]
+    how = {"local_files_only": True, "use_safetensors": True, "dtype": torch.float32, "output_loading_info": True}
+    if kind == READ:
+        model, told = InstructBlipVisionModel.from_pretrained(folder, **how)
+        config, missing = model.config, sorted(told["missing_keys"])
+    else:
+        whole, told = AutoModelForImageTextToText.from_pretrained(folder, **how)
+        model, missing = whole.vision_model, sorted(key for key in told["missing_keys"] if "vision_model." in key)
+        own = AutoConfig.from_pretrained(folder, local_files_only=True).vision_config
+        config = InstructBlipVisionConfig(**{name: getattr(own, name) for name in SHAPE if hasattr(own, name)})
+    if missing:
+        problem = f"{len(missing)} weights of the tower are missing, the first is {missing[0]}"
+        raise UsageError(problem, "download the model again", file=folder)
+    processor = AutoImageProcessor.from_pretrained(folder, local_files_only=True, backend="pil")
+    return Tower(config, processor, -1, "full", model.state_dict())
 
 
 def join(tower: Tower, language: str, folder: Path, *, queries: int = 0, seed: int = 0) -> Path:
@@ -185,7 +209,7 @@ def _bridged(tower: Tower, text: PreTrainedModel, tokenizer: PreTrainedTokenizer
 
     own = tower.config
     if tower.state is not None and own.model_type != READ:
-        cure = "take a new one, or one of that shape: didact starter eyes FOLDER --queries"
+        cure = "take one of BLIP, BLIP-2 or InstructBLIP, a new one, or that of didact starter eyes FOLDER --queries"
         raise UsageError("a Q-Former has a tower of its own shape", cure, field="queries")
     seen = own if tower.state is not None else tower_model(own, True).config
     width = {"hidden_size": own.hidden_size, "intermediate_size": own.intermediate_size}
@@ -206,7 +230,7 @@ def _bridged(tower: Tower, text: PreTrainedModel, tokenizer: PreTrainedTokenizer
     model.language_projection.weight.data.normal_(0, scale * own.hidden_size**-0.5)
     model.language_model.load_state_dict(text.state_dict())
     model.language_model.tie_weights()
-    image = _square(BlipImageProcessorPil, own.image_size)
+    image = _square(BlipImageProcessorPil, own.image_size) if tower.state is None else tower.processor
     return model, InstructBlipProcessor(image, tokenizer, tokenizer, num_query_tokens=queries)
 
 

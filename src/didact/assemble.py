@@ -26,8 +26,8 @@ MARK = "<image>"
 NEW, FRESH = "new", "fresh"
 READ = "instructblip_vision_model"  # a tower that goes before a Q-Former
 SAME = ("instructblip", "blip-2", "blip")  # models whose towers have that shape
-SHAPE = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "image_size", "patch_size")
-SHAPE += ("hidden_act", "layer_norm_eps", "qkv_bias")
+SIZES = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "image_size", "patch_size")
+SHAPE = (*SIZES, "hidden_act", "layer_norm_eps", "qkv_bias")
 DEVIATION = 0.02
 
 
@@ -79,7 +79,7 @@ def tower_model(config: Any, queries: bool) -> Any:
 
     if not queries:
         return SiglipVisionModel(config)
-    return InstructBlipVisionModel(InstructBlipVisionConfig(**{name: getattr(config, name) for name in SHAPE[:6]}))
+    return InstructBlipVisionModel(InstructBlipVisionConfig(**{name: getattr(config, name) for name in SIZES}))
 
 
 def tower_of(name: str) -> Tower:

@@ -255,6 +255,25 @@ def test_a_picture_in_an_answer_and_one_for_a_blind_model_are_refused(place: Pat
         opened(place / "llava").renderer.render(drawn)
 
 
+@pytest.mark.parametrize("kind", SHAPES)
+def test_an_example_keeps_its_picture_or_is_refused(place: Path, kind: str) -> None:
+    loaded = opened(place / kind)
+    demo = (Part(str(place / "0.png"), "demo", "image"), Part("what?\nred\n\n", "demo"))
+    asked = row(place, "what now?", "blue", 1, line=9)
+    told = Instance.of((Message("user", (*demo, *asked.messages[0].parts)), asked.messages[1]), asked.origin)
+    if kind in ("llava", "paligemma", "instructblip"):
+        words = "exactly one in each row" if kind == "instructblip" else "so examples would lose theirs"
+        assert words in loaded.renderer.unshown(told)
+        with pytest.raises(UsageError, match=rf"rows.jsonl:9: .*{words} - leave out such rows, and examples"):
+            loaded.renderer.render(told)
+        return
+    assert not loaded.renderer.unshown(told)
+    tokens = loaded.renderer.render(told)
+    loaded.renderer.check(told, tokens)
+    (_, first), (second, _) = tokens.media
+    assert "what?\nred\n\n" in loaded.tokenizer.decode(tokens.ids[first:second])
+
+
 def test_a_prompt_read_both_ways_has_one_answer_in_each_row(place: Path) -> None:
     loaded = opened(place / "paligemma")
     one = row(place, "what?", "red", 0)

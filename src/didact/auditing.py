@@ -82,11 +82,11 @@ def _retrain(run: Run, arm: Arm) -> Speaker:
 
 def fits(run: Run, answerer: Answerer, instances: Sequence[Instance], virtual: int) -> list[bool]:
     """Which instances the model can read behind virtual tokens with room for an answer and every choice."""
-    vision, limit, renderer = run.model().vision, run.model().max_positions, run.renderer()
-    if vision is not None and vision.reader:  # such a model reads one picture in each row
-        known = iter(_fits(limit, renderer, answerer, [one for one in instances if len(one.images) == 1], virtual))
-        return [len(one.images) == 1 and next(known) for one in instances]
-    return _fits(limit, renderer, answerer, instances, virtual)
+    limit, renderer = run.model().max_positions, run.renderer()
+    shown = [not renderer.unshown(instance) for instance in instances]
+    able = [instance for instance, can in zip(instances, shown, strict=True) if can]
+    known = iter(_fits(limit, renderer, answerer, able, virtual))
+    return [can and next(known) for can in shown]
 
 
 def _fits(

@@ -102,7 +102,7 @@ class Conversations:
         template = str(tokenizer.chat_template)
         self._template = DATE + template if "strftime_now" in template else template
         self._plans: dict[tuple[Shape, bool, Trained], _Plan] = {}
-        self.sees, self.alone, self._listed = sees, alone, False
+        self.sees, self.alone, self._listed, self.moves = sees, alone, False, False
         self._listed = sees and self._lists()
         self.stops: tuple[str, ...] = (self._find_stop(),)
         self._check_generation_prompt()
@@ -179,13 +179,19 @@ class Conversations:
             return False
 
     def picture_mark(self, marks: Sequence[str]) -> str:
-        """What the template writes for a picture, one of some texts; UsageError if it has no place for one."""
+        """What the template writes for a picture, one of some texts; UsageError if it has no place for one.
+
+        Sets `moves`: whether it puts pictures before texts that stand before them.
+        """
         asked = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": mark(0)}]}]
         text = self._text(asked, True)
         found = next((one for one in marks if one in text), None)
         if found is None:
             fix = "use the chat template that was published with the model, or chat_template: plain"
             raise UsageError("the chat template has no place for pictures", fix)
+        among = [{"type": "text", "text": mark(0)}, {"type": "image"}, {"type": "text", "text": mark(1)}]
+        pieces = MARK.split(self._text([{"role": "user", "content": among}], True))
+        self.moves = not (len(pieces) == 5 and found in pieces[2])
         return found
 
     # ---- where everything lies

@@ -159,8 +159,21 @@ class Renderer:
         if self.vision is None:
             return ids, spans, ()
         with _of(instance):
+            if fault := self.unshown(instance):
+                raise UsageError(fault, "leave out such rows, and examples: build.few_shot.share")
             new_ids, new_spans, media = self.vision.place(ids, spans, images)
         return new_ids, new_spans, tuple(media)
+
+    def unshown(self, instance: Instance) -> str:
+        """Why the model cannot be shown the pictures of an instance as they stand; empty if it can."""
+        if self.vision is None:
+            return ""
+        if self.vision.reader and len(instance.images) != 1:
+            return f"the row has {len(instance.images)} pictures, and this model reads exactly one in each row"
+        demos = any(part.kind == "image" and part.slot == "demo" for m in instance.messages for part in m.parts)
+        if demos and self._conversations.moves:
+            return "the chat template puts all pictures of a turn before its texts, so examples would lose theirs"
+        return ""
 
     def complete(self, instance: Instance, answer: str) -> Instance:
         """The instance with another last answer; for ranking choices."""

@@ -147,10 +147,6 @@ class Vision:
     ) -> tuple[list[int], list[tuple[int, int]], list[tuple[int, int]]]:
         """A row's ids and character spans with its pictures in their places, and the range of ids of each."""
         places = [i for i, id_ in enumerate(ids) if id_ == self.mark_id]
-        if self.reader and len(pictures) != 1:
-            problem = f"the row has {len(pictures)} pictures, and this model reads exactly one in each row"
-            fix = "leave out other rows, and examples (build.few_shot.share), or take a model of another kind"
-            raise UsageError(problem, fix)
         if len(places) != len(pictures):
             problem = f"the chat template shows {len(places)} pictures of a row that has {len(pictures)}"
             raise UsageError(problem, "use a template that shows each picture once")

@@ -40,6 +40,9 @@ def report(made: dict[str, Made]) -> Iterator[str]:
     for first in (0, 100, 200, 500, 1000, 2000):
         both = "; ".join(f"{arm} {losses(made[arm], first, first + 100)}" for arm in ("main", "skipped"))
         yield f"mean loss of steps {first + 1} to {first + 100}, by seed: {both}"
+    for loss in (1.0, 0.5, 0.25, 0.1):
+        both = "; ".join(f"{arm} {reached(made[arm], loss)}" for arm in ("main", "skipped"))
+        yield f"step at which the mean loss of the last 100 falls below {loss}, by seed: {both}"
     yield from results(made)
 
 
@@ -50,6 +53,12 @@ def results(made: dict[str, Made]) -> Iterator[str]:
     for arm in ("other", "none"):
         blind, usual = of(made["main"], level="blind", arm=arm), of(made["main"], level="blind", arm="usual")
         yield from result(f"images.blind_{arm}_above_usual", apart(blind, usual), None)
+    slower = [
+        excess(made["main"][seed], made["skipped"][seed]) for seed in sorted(made["skipped"]) if seed in made["main"]
+    ]
+    if slower:
+        line = {"name": "images.first_stage_skipped_loss_more", "value": round(fmean(slower), 4), "by_seed": slower}
+        yield "RESULT " + json.dumps(line | {"unit": "nats a token", "target": 0.0, "ok": min(slower) > 0})
     skipped = digits(of(made["skipped"], level="heldout_template"), False)
     yield from result("images.first_stage_gain", apart(digits(main, False), skipped), 0.0)
     for kind in KINDS:
@@ -123,3 +132,17 @@ def digits(rows: Pairs, written: bool) -> Pairs:
 def losses(made: Made, first: int, last: int) -> str:
     found: Sequence[Sequence[float]] = [one["losses"][first:last] for _, one in sorted(made.items())]
     return " ".join(f"{fmean(some):.3f}" if some else "-" for some in found)
+
+
+def reached(made: Made, level: float) -> str:
+    """The first step by which the mean loss of a hundred steps is below a level."""
+    found = []
+    for _, one in sorted(made.items()):
+        means = (fmean(one["losses"][i - 100 : i]) for i in range(100, len(one["losses"]) + 1))
+        found.append(next((i for i, mean in enumerate(means, 100) if mean < level), None))
+    return " ".join(map(str, found))
+
+
+def excess(main: Rows, other: Rows) -> float:
+    """How much more loss the other arm has after the first hundred steps, which see the same rows in the same order."""
+    return round(fmean(b - a for a, b in zip(main["losses"][100:], other["losses"][100:], strict=True)), 4)

@@ -62,7 +62,8 @@ SHAPES: dict[str, list[dict[str, Any]]] = {  # beside the default, in a sweep
 }
 PROMPTS: list[dict[str, Any]] = [{}, *SHAPES["prompt"]]  # each at every factor
 TRIAL = 1024  # examples of a training, but where they are what differs
-LONG, LONG_ARMS = 4, ["full", "lora", "adapter", "bitfit", "prefix"]  # times as many examples
+LONG = 4  # times as many examples
+LONG_ARMS = ["full", "full x 0.3", "lora", "adapter", "bitfit", "prefix"]  # at a share of the default rate
 SIZES = (32, 128, 512, 2048, 8192)
 
 
@@ -151,7 +152,8 @@ def table(log: Log, sets: Sets, seeds: int, names: Sequence[str], examples: int,
     found: dict[str, list[Row]] = {name: [] for name in names}
     for seed in range(seeds):
         for name in names:
-            found[name] += arm(log, name, seed, sets.of(seed, examples=examples))
+            way, _, factor = name.partition(" x ")
+            found[name] += arm(log, way, seed, sets.of(seed, examples=examples), float(factor or 1))
     print(
         f"\nheld-out templates: {examples} examples, one pass in steps of {ROWS};"
         f" {seeds} seeds, {sets.heldout} items each"
@@ -166,6 +168,8 @@ def table(log: Log, sets: Sets, seeds: int, names: Sequence[str], examples: int,
     for one, other in (("lora", "full"), ("adapter", "full"), ("adapter", "lora")):
         gap = against(found[one], found[other])
         print(f"{one} against {other}: {text(gap, True)}")
+        if "full x 0.3" in found and other == "full":
+            print(f"{one} against full x 0.3: {text(against(found[one], found['full x 0.3']), True)}")
         within = max(abs(gap.low), abs(gap.high)) <= 0.05
         yield figure(f"methods.{tag}{one}_to_{other}", gap.value, "share", 0.05, within, low=gap.low, high=gap.high)
 

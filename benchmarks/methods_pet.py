@@ -28,8 +28,8 @@ WORDS = {"school": ["school", "university", "college"], "artist": ["singer", "mu
 LABELS = tuple(CLASSES.values())
 PATTERNS = ["{input} it is a {mask} .", "{mask} : {input}", "{input} this is about a {mask} ."]
 CUT = 40  # words of a text that are read
-STEPS = 60  # of a pattern's model; the head and what is distilled take twice as many
-TRAINED = 2500  # steps of the masked model
+STEPS = 100  # of a pattern's model; the head and what is distilled take twice as many
+TRAINED = 4000  # steps of the masked model
 
 
 def instance(text: str, label: str, row: int) -> Any:
@@ -164,10 +164,10 @@ def measure(model: str | None, quick: bool, ipet: bool) -> None:
     if not DATA.exists():
         result("methods.pet.lead", None, "points", 0, False, why="DIDACT_MATERIAL is not set")
         return
-    sizes, seeds, steps, test = ((10,), 1, 4, 20) if quick else ((10, 50, 100, 1000), 3, STEPS, 300)
+    sizes, seeds, steps, test = ((10,), 1, 4, 20) if quick else ((10, 50, 100, 1000), 3, STEPS, 400)
     pool, asked = rows(test)
     model = model or masked_base(asked, quick)
-    pool = pool[: 40 if quick else 1200]
+    pool = pool[: 40 if quick else 1400]
     name = Path(model).name
     before = cell(f"untuned-{name}-{test}", lambda: untuned(model, asked))
     print(f"\nDBpedia, {len(LABELS)} classes, {name}, accuracy on {len(asked)} rows, {seeds} seeds [least, most]")

@@ -76,6 +76,12 @@ def test_code_in_a_model_folder_is_refused(folder: Path, file: str, values: dict
     refused(folder, f'{file}:{key}: the model asks for code of its own to be run \\("{key}"\\)')
 
 
+def test_a_number_with_an_odd_name_is_no_code(folder: Path) -> None:
+    """As Gemma 3 writes it."""
+    edit(folder / "config.json", _sliding_window_pattern=6)
+    assert model.load(str(folder)).kind == "causal"
+
+
 def test_cut_weights(folder: Path) -> None:
     data = (folder / "model.safetensors").read_bytes()
     (folder / "model.safetensors").write_bytes(data[: len(data) // 2])

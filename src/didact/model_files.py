@@ -61,7 +61,8 @@ def inspect(folder: Path) -> None:
         if path.name in ("tokenizer.json", "vocab.json") or path.name.endswith(".index.json"):
             continue
         for key, value in _walk(read_json(path)):
-            odd = key.startswith("_") and key not in HARMLESS
+            # a number names no code; Gemma 3 has one that begins so
+            odd = key.startswith("_") and key not in HARMLESS and isinstance(value, (str, list, dict))
             kernel = key.endswith("attn_implementation") and "/" in str(value)
             if key in ("auto_map", "trust_remote_code") or odd or kernel:
                 raise UsageError(

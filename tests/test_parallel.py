@@ -94,6 +94,15 @@ def test_two_ranks_have_the_gradient_of_one(kind: str, tmp_path: Path) -> None:
     assert max(gaps.values()) <= 1e-10, max(gaps, key=lambda name: gaps[name])
 
 
+def test_what_ranks_need_is_written_again_where_a_kill_cut_it_off(tmp_path: Path) -> None:
+    job = {"id": "a"}
+    parallel.prepare(tmp_path / "work", job, [])
+    whole = (tmp_path / "work" / parallel.JOB).read_text()
+    (tmp_path / "work" / parallel.JOB).write_text(whole[:-3])
+    parallel.prepare(tmp_path / "work", job, [])
+    assert (tmp_path / "work" / parallel.JOB).read_text() == whole
+
+
 def test_every_rank_makes_as_many_micro_batches_and_all_rows_count_once() -> None:
     lengths, rows = [9, 30, 4, 12, 30, 7, 1], list(range(7))
     cut = lambda some: [[row] for row in some]  # noqa: E731

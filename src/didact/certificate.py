@@ -59,13 +59,14 @@ def require(run: Run) -> None:
     place, again = run.path / NAME, "make one: didact certify"
     try:
         certificate = json.loads(place.read_text("utf-8"))
-    except (OSError, ValueError) as error:
+        before, proofs = dict(certificate["bound_to"]), [(one["name"], one["holds"]) for one in certificate["proofs"]]
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise UsageError("there is no certificate of this run", again, file=place) from error
-    before, here = certificate.get("bound_to", {}), bound_to(run)
+    here = bound_to(run)
     changed = [key for key in {**before, **here} if before.get(key) != here.get(key)]
     if changed:
         raise UsageError(f"the certificate is of another run: {changed[0]} has changed", again, file=place)
-    failed = [proof["name"] for proof in certificate.get("proofs", []) if not proof["holds"]]
+    failed = [name for name, holds in proofs if not holds]
     if failed or not certificate.get("holds"):
         raise UsageError(f"the certificate does not hold: {', '.join(failed)} failed", "see its detail", file=place)
 

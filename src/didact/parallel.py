@@ -37,8 +37,11 @@ GOOD = (None, 0, STOPPED)
 
 def prepare(folder: Path, job: Mapping[str, Any], data: Sequence[Tokens]) -> None:
     """Write what the ranks need, rows as token ids; done before any process group exists."""
-    if (folder / JOB).exists() and json.loads((folder / JOB).read_text("utf-8")) == job:
-        return
+    try:
+        if json.loads((folder / JOB).read_text("utf-8")) == job:
+            return
+    except (OSError, ValueError):  # not there, or cut off by a kill
+        pass
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     with (folder / ROWS).open("w", encoding="utf-8") as file:

@@ -11,10 +11,11 @@ import transformers
 
 from didact import attention
 from didact.attention import PLAIN_LONGEST, isolated, plan
-from didact.forward import Forward, settle
+from didact.forward import Forward
 from didact.model import Loaded
 from didact.pack import Span, flat
 from didact.render import Tokens
+from didact.settle import settle
 
 SIZE = 300
 SHAPE = {"vocab_size": SIZE, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}

@@ -11,8 +11,9 @@ import torch
 from test_attention import ALONE, PACKED, loaded, rows
 
 from didact import memory, tail
-from didact.forward import Forward, settle
+from didact.forward import Forward
 from didact.frozen import keep
+from didact.settle import settle
 
 
 def _top(some: Any, first: int) -> Any:

@@ -7,7 +7,8 @@ import torch
 from test_attention import PACKED, loaded, rows
 
 from didact import tail
-from didact.forward import Forward, settle
+from didact.forward import Forward
+from didact.settle import settle
 
 
 @pytest.mark.parametrize("kind", ["llama", "gpt2", "neox"])

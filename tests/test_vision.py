@@ -13,7 +13,6 @@ from toys import SHAPES, make_picture, make_seeing
 
 from didact.errors import UsageError
 from didact.fit import fit
-from didact.forward import settle
 from didact.infer import Answerer
 from didact.instance import Instance, Message, Origin, Part
 from didact.methods.full import FullConfig
@@ -21,6 +20,7 @@ from didact.model import Loaded, load, load_tuned
 from didact.prepare import _fingerprint
 from didact.processor import FILES
 from didact.render import pictures
+from didact.settle import settle
 from didact.tune import Step, TuneConfig, save, tune
 
 pytestmark = pytest.mark.filterwarnings("ignore")

@@ -41,6 +41,7 @@ TUNING = (
     "precision.py",
     "prepare.py",
     "ranks.py",
+    "settle.py",
     "tail.py",
     "tune.py",
     "checkpoint.py",

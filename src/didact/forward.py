@@ -6,14 +6,13 @@ that is said.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from didact import attention, kinds, lean
-from didact.pack import Batch, batch, flat, shared_beginnings, told_apart
+from didact.pack import Batch, batch, best_fit, by_length, flat
 
 if TYPE_CHECKING:
     import torch
@@ -23,10 +22,6 @@ if TYPE_CHECKING:
 
 Precision = Literal["fp32", "bf16"]
 Head = Callable[..., "torch.Tensor"]  # ids_BT, chosen_BT, other inputs of the model -> logits_NV
-MUST_GAIN = 1.3  # bf16 rounds: it must pay
-SAMPLE_TOKENS = 512
-PROOF_TOKENS, PROOF_READS = 40, 8  # of each row on which a pass is proved
-NEAR = 3e-5  # largest difference of equal logits in fp32, of the largest logit
 FAULTS = (AttributeError, IndexError, KeyError, NotImplementedError, RuntimeError, TypeError, ValueError)
 
 
@@ -57,7 +52,7 @@ class Forward:
     """How a batch becomes a loss.
 
     head: where it is computed; packed: sequences on one axis; share: their beginnings too; tail: the end of the last
-    layer only where a loss is read; frozen: what layers gave that do not change.
+    layer only where a loss is read; frozen: what layers gave that do not change; alone: each row by itself.
     """
 
     head: Literal["reads", "kept", "all"] = "all"
@@ -66,6 +61,13 @@ class Forward:
     tail: bool = False
     objective: Objective | None = None
     frozen: Known | None = None
+    alone: bool = False
+
+    def cut(self, rows: Sequence[int], lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
+        """Rows in micro-batches of at most `max_tokens`, as they cost least in this pass; a longer row stands alone."""
+        if self.alone:
+            return [[row] for row in rows]
+        return best_fit(rows, lengths, max_tokens) if self.packed else by_length(rows, lengths, max_tokens)
 
     def batch(self, loaded: Loaded, data: Sequence[Tokens], rows: Sequence[int]) -> Batch:
         """The tensors of some rows, laid out for this pass, on the device."""
@@ -166,130 +168,6 @@ def shown(loaded: Loaded, data: Sequence[Tokens], rows: Sequence[int]) -> Batch:
     names = tuple(data[row].instance_id for row in rows)
     places = torch.zeros_like(ids_BT)
     return Batch(ids_BT, places, reads_N, labels_N, torch.tensor(weights), names, tuple(rows), inputs=inputs)
-
-
-def settle(
-    loaded: Loaded, data: Sequence[Tokens], packing: bool | Literal["auto"], say: Callable[[str], None]
-) -> Forward:
-    """The cheapest pass that gives the logits of one row at a time on rows of the data."""
-    import torch
-
-    from didact import tail
-
-    if loaded.kind != "causal":
-        say("one sequence per row: packing is for models that write from left to right")
-        return Forward()
-    data, plain = [_short(data[row]) for row in sample(data)], Forward()
-    rows = range(len(data))
-    # computed again in the backward, the last layer would be that of every position
-    again = any(getattr(module, "gradient_checkpointing", False) for module in loaded.model.modules())
-    again = again and getattr(tail.last(loaded.model), "gradient_checkpointing", True)
-    ways = [way for way in WAYS if (packing is not False or not way.packed) and not (again and way.tail)]
-    with _still(loaded):
-        expected = torch.cat([plain.logits(loaded, plain.batch(loaded, data, [row])) for row in rows])
-        found = next((way for way in ways if _gives(way, loaded, data, rows, expected)), plain)
-    if packing is not False and not found.packed:
-        say("one sequence per row, grouped by length: packed, this model gives other logits")
-    if found.head == "all":
-        say("the head is computed at every position: at supervised ones alone this model gives other logits")
-    if found.packed and found.head == "reads" and not found.tail and not again:
-        say("the last layer is computed at every position: its end was not found, or gives other logits")
-    if found.share and dropout(loaded):
-        found = replace(found, share=False)  # rows would share one draw of what is dropped
-        say("shared beginnings are computed for each row: with dropout each draws for itself")
-    return found
-
-
-def _short(tokens: Tokens) -> Tokens:
-    """The beginning of a row, with tokens that are read: it tells as well whether rows see each other."""
-    if len(tokens.ids) <= PROOF_TOKENS or tokens.media:
-        return tokens
-    weights = [0.0] * (PROOF_TOKENS - PROOF_READS) + [1.0] * PROOF_READS
-    return replace(tokens, ids=tokens.ids[:PROOF_TOKENS], weights=weights)
-
-
-def dropout(loaded: Loaded) -> bool:
-    """Whether anything is dropped at random in training."""
-    import torch
-
-    settings = loaded.model.config.get_text_config().to_dict()
-    names = [name for name in settings if "drop" in name and not name.startswith(("summary", "classifier"))]
-    drawn = any(isinstance(settings[name], float) and settings[name] > 0 for name in names)
-    return drawn or any(isinstance(m, torch.nn.Dropout) and m.p > 0 for m in loaded.model.modules())
-
-
-@contextmanager
-def _still(loaded: Loaded) -> Iterator[None]:
-    """No dropout and no gradient."""
-    import torch
-
-    was = loaded.model.training
-    loaded.model.eval()
-    with torch.no_grad():
-        yield
-    loaded.model.train(was)
-
-
-def _gives(way: Forward, loaded: Loaded, data: Sequence[Tokens], rows: Sequence[int], expected: torch.Tensor) -> bool:
-    """Whether this pass gives the logits of some rows that were computed alone."""
-    try:
-        with way.on(loaded):
-            found = way.logits(loaded, way.batch(loaded, data, rows)).float()
-    except FAULTS:
-        return False
-    if found.shape != expected.shape:
-        return False
-    return bool((found - expected.float()).abs().max() <= NEAR * expected.abs().max().clamp(min=1.0))
-
-
-def sample(data: Sequence[Tokens], n: int = 3) -> list[int]:
-    """Rather short rows for proofs and measurements, two of which begin alike if any do."""
-    order = sorted(range(len(data)), key=lambda row: len(data[row].ids))
-    some = order[len(order) // 6 :][:64]
-    families = shared_beginnings(told_apart(data, some))
-    alike = max(families, key=lambda family: family[1] * (len(family[0]) > 1))[0][:2]
-    chosen = [some[i] for i in alike] + [row for i, row in enumerate(some) if i not in alike]
-    return chosen[:n]
-
-
-def measure(
-    loaded: Loaded, way: Forward, data: Sequence[Tokens], trained: Sequence[torch.nn.Parameter]
-) -> tuple[Precision, str]:
-    """The faster precision over a few real forwards and backwards, and what to say of it; fp32 unless bf16 pays."""
-    import torch
-
-    from didact.precision import bf16
-
-    rows, tokens = list[int](), 0
-    for row in sample(data, 32):
-        tokens += len(data[row].ids)
-        if rows and tokens > SAMPLE_TOKENS:
-            break
-        rows.append(row)
-    one = way.batch(loaded, data, rows)
-    clock = time.process_time if loaded.device.type == "cpu" else time.perf_counter  # other programs do not count
-
-    def seconds() -> float:
-        times = []
-        for _ in range(3):  # the first is a warm-up
-            tick = clock()
-            way.loss(loaded, one).backward()  # type: ignore[no-untyped-call]
-            if loaded.device.type == "cuda":
-                torch.cuda.synchronize()
-            times.append(clock() - tick)
-        return min(times[1:])
-
-    with way.on(loaded):
-        exact = seconds()
-        try:
-            with bf16(loaded.model):
-                rounded = seconds()
-        except RuntimeError:  # a model that insists on fp32 somewhere
-            rounded = float("inf")
-    for weight in trained:
-        weight.grad = None
-    fastest: Precision = "bf16" if rounded * MUST_GAIN < exact else "fp32"
-    return fastest, f"computes in {fastest} (bf16 is {exact / rounded:.1f} times as fast)"
 
 
 @contextmanager

@@ -14,8 +14,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from didact import memory, tail
-from didact.forward import FAULTS, NEAR, Forward, dropout, sample
-from didact.pack import best_fit, by_length
+from didact.forward import FAULTS, Forward
+from didact.settle import NEAR, dropout, sample
 
 if TYPE_CHECKING:
     import torch
@@ -92,9 +92,8 @@ def keep(
         model.eval()
         with torch.no_grad():
             kept: list[Any] = [None] * len(data)
-            cut = best_fit if way.packed else by_length
             try:
-                for rows in cut(range(len(data)), lengths, max_tokens):
+                for rows in way.cut(range(len(data)), lengths, max_tokens):
                     _fill(loaded, way, data, rows, first, kept)
             except (RuntimeError, MemoryError) as error:
                 if not memory.exhausted(error):

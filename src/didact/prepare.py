@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from didact import checkpoint, memory
 from didact.errors import UsageError
-from didact.forward import Forward, Objective, Precision, measure, sample, settle
+from didact.forward import Forward, Objective, Precision
 from didact.instance import digest
 from didact.kinds import cost
 from didact.methods import row_of
@@ -21,6 +21,7 @@ from didact.methods.virtual import begun, longest_row
 from didact.pack import heaviest, steps_per_epoch
 from didact.ranks import Ranks
 from didact.render import Tokens
+from didact.settle import measure, sample, settle
 
 if TYPE_CHECKING:
     import torch

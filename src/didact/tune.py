@@ -23,7 +23,7 @@ from didact.forward import Objective
 from didact.methods import METHODS
 from didact.methods.attached import merge, stays, write
 from didact.methods.presets import tuning_presets
-from didact.pack import best_fit, by_length, step_rows
+from didact.pack import step_rows
 from didact.prepare import Prepared, activation_checkpointing, prepare
 from didact.ranks import ALONE, Ranks, gathered
 from didact.render import Tokens
@@ -225,12 +225,15 @@ def _backward(run: Prepared, loaded: Loaded, data: Sequence[Tokens], step: int, 
     What does not fit in memory is begun again in smaller pieces, which changes nothing; a row is not cut.
     """
     weight, longest = sum(sum(data[row].weights) for row in rows), max(run.lengths[row] for row in rows)
-    cut: Callable[[Sequence[int], Sequence[int], int], list[list[int]]] = best_fit if run.forward.packed else by_length
+    cut: Callable[[Sequence[int], Sequence[int], int], list[list[int]]] = run.forward.cut
     if hasattr(run.optimizer, "sweep"):
         tokens = sum(run.lengths[row] for row in rows) if run.forward.packed else len(rows) * longest
         if tokens > run.max_tokens or run.ranks.count > 1:
             problem = f"this method takes a step in one piece, and step {step + 1} has {tokens} tokens"
             raise UsageError(problem, f"tune.max_tokens: {tokens}, or a smaller tune.batch_size; one process")
+        if run.forward.alone and len(rows) > 1:
+            problem = "this method takes a step in one piece, and of this model each row is computed alone"
+            raise UsageError(problem, "tune.batch_size: 1, or another method", field="tune.batch_size")
         cut, longest = (cut if run.forward.packed else lambda some, lengths, most: [list(some)]), run.max_tokens
     while True:
         try:

@@ -186,3 +186,10 @@ def test_rows_that_cannot_be_trained_fail_with_the_row(tiny_llama: Path) -> None
     assert not any(proof.holds for proof in proofs)
     assert proofs[0].detail.startswith("data.jsonl:9: ")
     assert to_json(proofs)[0]["found"] is None
+
+
+def test_a_gradient_that_is_no_number_is_the_largest_difference() -> None:
+    right = {"a": torch.ones(2), "b": torch.ones(2)}
+    assert gradients._apart(right, right) == 0
+    for name in right:
+        assert gradients._apart({**right, name: torch.full((2,), torch.nan)}, right) == float("inf")

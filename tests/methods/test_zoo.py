@@ -23,6 +23,7 @@ from didact.methods import METHODS, attached, places
 from didact.methods.virtual import begun
 from didact.model import Loaded, load, load_tuned
 from didact.render import Tokens
+from didact.settle import settle
 from didact.tune import Step, save, tune
 
 SETTINGS: dict[str, list[dict[str, Any]]] = {  # what differs from the defaults, so that toys can be tuned
@@ -180,7 +181,7 @@ def test_packed_it_has_the_gradient_of_one_row_at_a_time(
         if weight.requires_grad and not bool(weight.any()):
             torch.nn.init.normal_(weight, std=0.05)
     loaded.model.eval()
-    way = forward.settle(loaded, data, "auto", said.append)
+    way = settle(loaded, data, "auto", said.append)
     assert way.packed
     assert not any("head" in text for text in said), said
     packed, alone = (gradient(loaded, one, data) for one in (way, forward.Forward()))

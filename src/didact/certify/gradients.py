@@ -12,9 +12,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from didact.certify.subject import Proof, Subject, verdict
-from didact.forward import Forward, settle
+from didact.forward import Forward
 from didact.methods.attached import attach
 from didact.methods.virtual import begun
+from didact.settle import beyond, settle
 from didact.vision import of_row
 
 if TYPE_CHECKING:
@@ -53,10 +54,11 @@ def packing(subject: Subject) -> Proof:
     """The gradient of rows computed together equals the sum of the gradients of each row alone."""
     loaded, data, forward = _trainable(subject)
     with _exact(loaded) as tolerance:
-        rows = list(range(len(data)))
-        together = _gradient(loaded, forward, data, [rows])
+        rows, lengths = list(range(len(data))), [len(tokens.ids) for tokens in data]
+        together = _gradient(loaded, forward, data, forward.cut(rows, lengths, sum(lengths)))
         alone = _gradient(loaded, Forward(), data, [[row] for row in rows])
     way = f"packed{', beginnings shared' if forward.share else ''}" if forward.packed else "one sequence per row"
+    way = "each row computed alone" if forward.alone else way
     return verdict(
         _apart(together, alone), tolerance, f"{len(data)} rows, {way}, {_bits(tolerance)}, {len(alone)} tensors"
     )
@@ -73,7 +75,7 @@ def accumulation(subject: Subject) -> Proof:
     ]
     with _exact(loaded) as tolerance:
         whole = _gradient(loaded, forward, data, [list(range(n))])
-        found = max(_apart(_gradient(loaded, forward, data, [g for g in cut if g]), whole) for cut in cuts)
+        found = _largest([_apart(_gradient(loaded, forward, data, [g for g in cut if g]), whole) for cut in cuts])
     return verdict(found, tolerance, f"{n} rows cut in {len(cuts)} ways, {_bits(tolerance)}")
 
 
@@ -104,7 +106,7 @@ def isolation(subject: Subject) -> Proof:
                 own_BT[target] = True
             if not bool(size_BT[own_BT].any()):
                 return Proof(math.inf, 0.0, False, "the loss of a row does not reach its own input")
-            leak = max([leak, *size_BT[~own_BT].tolist()])
+            leak = _largest([leak, *size_BT[~own_BT].tolist()])
     handle.remove()
     return verdict(leak, 0.0, f"{len(targets)} rows, each against {len(data) - 1} others")
 
@@ -117,7 +119,8 @@ def _trainable(subject: Subject) -> tuple[Loaded, list[Tokens], Forward]:
     loaded.model.eval()
     forward = settle(loaded, data, subject.config.packing, lambda text: None)
     order = sorted(range(len(data)), key=lambda row: len(data[row].ids))
-    return loaded, [data[row] for row in order[:: max(1, len(order) // ROWS)][:ROWS]], forward
+    chosen = dict.fromkeys([*order[:: max(1, len(order) // ROWS)][:ROWS], *beyond(loaded, data)])
+    return loaded, [data[row] for row in chosen], forward
 
 
 def _stir(loaded: Loaded) -> None:
@@ -183,9 +186,14 @@ def _apart(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> float:
     """The largest difference of two gradients, relative to the norm of each tensor."""
     if a.keys() != b.keys():
         return math.inf
-    largest = max(float(gradient.norm()) for gradient in b.values())
+    largest = max((float(gradient.norm()) for gradient in b.values()), default=0.0)
     gaps = [float((a[name] - b[name]).norm()) / max(float(b[name].norm()), 1e-7 * largest) for name in b]
-    return max(gaps, default=math.inf)
+    return _largest(gaps) if gaps else math.inf
+
+
+def _largest(values: Sequence[float]) -> float:
+    """The largest number; infinity where one is none, which `max` would pass over."""
+    return max(values) if all(map(math.isfinite, values)) else math.inf
 
 
 def _bits(tolerance: float) -> str:

@@ -96,6 +96,31 @@ def test_the_line_says_what_is_short(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert "\n" not in text
 
 
+@pytest.mark.parametrize(
+    ("line", "at", "most", "used", "droppable"),
+    [
+        ("0::/run/didact", "run/didact", "memory.max", "memory.current", "inactive_file"),
+        ("0::/run/didact", "", "memory.max", "memory.current", "inactive_file"),  # seen from within a container
+        ("4:cpu,memory:/box", "memory/box", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+    ],
+)
+def test_what_a_container_may_use_is_less_than_what_the_machine_has(
+    line: str, at: str, most: str, used: str, droppable: str, tmp_path: Path
+) -> None:
+    proc, groups = tmp_path / "proc", tmp_path / "cgroup"
+    (proc / "self").mkdir(parents=True)
+    (proc / "meminfo").write_text("MemTotal: 9000 kB\nMemAvailable: 8000 kB\n")
+    assert memory.available(proc, groups) == 8000 * 1024
+    (proc / "self" / "cgroup").write_text(f"11:hugetlb:/else\n{line}\n")
+    (groups / at).mkdir(parents=True)
+    (groups / at / used).write_text("700000\n")
+    (groups / at / "memory.stat").write_text(f"anon 5\n{droppable} 200000\n")
+    (groups / at / most).write_text("1000000\n")
+    assert memory.available(proc, groups) == 500_000
+    (groups / at / most).write_text("max\n" if line.startswith("0") else f"{(1 << 63) - 4096}\n")
+    assert memory.available(proc, groups) == 8000 * 1024
+
+
 def test_what_says_that_memory_is_exhausted() -> None:
     assert memory.exhausted(MemoryError())
     assert memory.exhausted(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"))

@@ -421,6 +421,19 @@ def test_a_row_that_memory_does_not_hold_ends_with_three_changes(
         tune(loaded, FullConfig(), rendered(loaded), EXACT)
 
 
+@pytest.mark.parametrize("where", ["settle", "measure"])
+def test_memory_that_ends_before_the_first_step_is_one_line_too(
+    where: str, tiny_llama: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*others: object) -> None:
+        raise MemoryError
+
+    loaded = load(str(tiny_llama))
+    monkeypatch.setattr(f"didact.prepare.{where}", full)
+    with pytest.raises(UsageError, match=r"does not hold a single row of \d+ tokens - .* saves "):
+        tune(loaded, FullConfig(), rendered(loaded), EXACT.model_copy(update={"precision": "auto"}))
+
+
 def test_other_errors_are_not_taken_for_a_lack_of_memory(tiny_llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(forward: Forward, some: Loaded, one: Batch) -> torch.Tensor:
         raise RuntimeError("sizes do not match")

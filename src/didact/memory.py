@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 GIB = 1 << 30
 KEPT = {"fp32": (40, 18, 4), "bf16": (24, 9, 2)}  # bytes per token and layer: of each hidden value, inner value, score
 NF4 = 4.127  # bits per weight of qlora's layers
+NEW = ("memory.max", "memory.current", "inactive_file")  # of a control group: most, used, what could be dropped
+OLD = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
 LOGITS = 256 << 20  # most bytes of logits at a time, see loss.py
 
 
@@ -164,13 +166,37 @@ def cheaper(model: Shape, plan: Plan, n: int = 3) -> list[str]:
     return [f"{text} saves {saved[text] / GIB:.2g} GiB" for text in best]
 
 
-def available() -> float | None:
-    """Bytes of memory that are free on the machine, where the system says so."""
+def available(proc: Path = Path("/proc"), groups: Path = Path("/sys/fs/cgroup")) -> float | None:
+    """Bytes of memory that are free to this program, where the system says so: on the machine, or in its container."""
     try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        lines = (proc / "meminfo").read_text(encoding="ascii").splitlines()
     except OSError:
         return None
-    return next((float(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable")), None)
+    free = [float(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable")]
+    return min([*free, *_left(proc / "self" / "cgroup", groups)], default=None)
+
+
+def _left(told: Path, root: Path) -> Iterator[float]:
+    """What each limited control group (version 2 or 1) that this program is in has left; caches can be dropped."""
+    try:
+        parts = [line.split(":", 2) for line in told.read_text("utf-8").splitlines() if line.count(":") > 1]
+    except OSError:
+        return
+    for _, kinds, path in parts:
+        if kinds and "memory" not in kinds.split(","):
+            continue
+        top, names = (root / "memory", OLD) if kinds else (root, NEW)
+        place = top / path.lstrip("/")
+        for folder in (place, *place.parents):
+            if not folder.is_relative_to(top):
+                break
+            try:
+                most, used = (int((folder / name).read_text("ascii")) for name in names[:2])
+                stat = dict(line.split() for line in (folder / "memory.stat").read_text("ascii").splitlines())
+                if most < 1 << 60:  # an old group without a limit has a huge one
+                    yield float(max(0, most - used + int(stat.get(names[2], 0))))
+            except (OSError, ValueError):  # not there from within a container, or "max"
+                continue
 
 
 def exhausted(error: BaseException) -> bool:

@@ -21,7 +21,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from didact.disk import flush
+from didact.disk import flush, room
 from didact.errors import Interrupted, UsageError
 from didact.ranks import Ranks
 from didact.render import Tokens
@@ -44,14 +44,15 @@ def prepare(folder: Path, job: Mapping[str, Any], data: Sequence[Tokens]) -> Non
         pass
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    with (folder / ROWS).open("w", encoding="utf-8") as file:
-        for tokens in data:
-            row = {"ids": tokens.ids, "weights": tokens.weights, "turns": tokens.turns}
-            row |= {"images": tokens.images, "media": tokens.media} if tokens.images else {}
-            file.write(json.dumps({**row, "id": tokens.instance_id, "where": tokens.where}) + "\n")
-    flush(folder)
-    (folder / JOB).write_text(json.dumps(job), encoding="utf-8")
-    flush(folder)
+    with room(folder, 12 * sum(len(tokens.ids) for tokens in data)):  # about what an id and a weight take
+        with (folder / ROWS).open("w", encoding="utf-8") as file:
+            for tokens in data:
+                row = {"ids": tokens.ids, "weights": tokens.weights, "turns": tokens.turns}
+                row |= {"images": tokens.images, "media": tokens.media} if tokens.images else {}
+                file.write(json.dumps({**row, "id": tokens.instance_id, "where": tokens.where}) + "\n")
+        flush(folder)
+        (folder / JOB).write_text(json.dumps(job), encoding="utf-8")
+        flush(folder)
 
 
 def torchrun(folder: Path, count: int, nodes: int) -> str:

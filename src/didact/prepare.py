@@ -5,7 +5,8 @@ the precision measured, and the newest checkpoint put back.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, Literal
@@ -87,7 +88,9 @@ def prepare(
         activation_checkpointing(loaded.model, "enable", {"use_reentrant": False})
     wide = ranks.count > 1 and loaded.device.type == "cuda" and config.precision == "auto"
     precision: Precision = "bf16" if wide or config.precision == "bf16" else "fp32"
-    forward = ranks.shard(loaded.model, settle(loaded, data, config.packing, say), precision == "bf16")
+    longest = max(cost(loaded.kind, tokens) for tokens in data)
+    with _fits(lambda: _too_large(loaded, method, config, longest)):
+        forward = ranks.shard(loaded.model, settle(loaded, data, config.packing, say), precision == "bf16")
     if row.ahead and objective is None and ranks.count == 1:
         _silent(loaded, forward, data, method.type, say)
     forward = replace(forward, objective=objective)
@@ -128,7 +131,8 @@ def prepare(
         run.precision, run.frozen = found.state["precision"], found.state.get("frozen")
         say(f"goes on after step {run.first} of {run.steps}, in {run.precision}")
     elif config.precision == "auto" and ranks.count == 1:
-        run.precision, text = measure(loaded, run.forward, data, list(trained.values()))
+        with _fits(lambda: run.too_large(longest)):
+            run.precision, text = measure(loaded, run.forward, data, list(trained.values()))
         say(text)
     torch.manual_seed(config.seed)  # the proofs and measurements leave no trace in the state
     if found is not None and found.step:
@@ -148,6 +152,17 @@ def _silent(loaded: Loaded, forward: Forward, data: Sequence[Tokens], method: st
     if nats > SILENT:
         text = f"this base does not end its answers (the stop after a right one costs {nats:.0f} nats)"
         say(f"{text}, and {method} hardly teaches it to: take lora, or a base that was tuned to answer")
+
+
+@contextmanager
+def _fits(refusal: Callable[[], UsageError]) -> Iterator[None]:
+    """What memory does not hold is refused in one line."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not memory.exhausted(error):
+            raise
+        raise refusal() from error
 
 
 def activation_checkpointing(model: Any, what: Literal["enable", "disable"], *settings: Any) -> None:

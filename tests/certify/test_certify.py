@@ -64,6 +64,31 @@ def test_everything_holds_for_every_method(name: str, tiny_llama: Path) -> None:
     assert [(proof.name, proof.detail) for proof in proofs if not proof.holds] == []
 
 
+def test_rows_that_are_computed_alone_are_proved_alone(tiny_llama: Path) -> None:
+    """Phi-3 stretches the positions of a whole batch as soon as one row of it is long."""
+    import transformers
+
+    def stretched() -> models.Loaded:
+        known = load(str(tiny_llama))
+        rope = {"rope_type": "longrope", "short_factor": [1.0] * 4, "long_factor": [2.0, 3.0, 4.0, 5.0]}
+        sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+        config = transformers.Phi3Config(
+            vocab_size=known.model.config.vocab_size,
+            max_position_embeddings=512,
+            original_max_position_embeddings=75,
+            rope_parameters={**rope, "rope_theta": 1e4},
+            pad_token_id=0,
+            **sizes,
+        )
+        torch.manual_seed(0)
+        return replace(known, model=transformers.AutoModelForCausalLM.from_config(config))
+
+    one = Subject(stretched, FullConfig(), CONFIG, rows())
+    for proof in (gradients.loss(one), gradients.packing(one), gradients.accumulation(one)):
+        assert proof.holds, proof
+    assert "each row computed alone" in gradients.packing(one).detail
+
+
 def break_mask(subject: Subject, patch: pytest.MonkeyPatch) -> None:
     first = subject.fitted.tokens[0]
     subject.fitted.tokens[0] = replace(first, weights=[1.0, *first.weights[1:]])

@@ -34,10 +34,10 @@ def loss(subject: Subject) -> Proof:
     import torch
 
     loaded, data, forward = _trainable(subject)
-    one = list(range(len(data)))
     weight = sum(sum(tokens.weights) for tokens in data)
     with _exact(loaded), torch.no_grad(), forward.on(loaded):
-        ours = float(forward.loss(loaded, forward.batch(loaded, data, one))) / weight
+        pieces = _pieces(forward, [range(len(data))])
+        ours = sum(float(forward.loss(loaded, forward.batch(loaded, data, one))) for one in pieces) / weight
     theirs = 0.0
     with torch.no_grad():
         for tokens in data:
@@ -174,12 +174,17 @@ def _gradient(
     loaded.model.zero_grad(set_to_none=True)
     weight = sum(sum(data[row].weights) for cut in cuts for row in cut)
     with forward.on(loaded):
-        for cut in cuts:
-            one = forward.batch(loaded, data, list(cut))
+        for cut in _pieces(forward, cuts):
+            one = forward.batch(loaded, data, cut)
             forward.loss(loaded, replace(one, weights_N=one.weights_N / weight)).backward()  # type: ignore[no-untyped-call]
     found = {name: w.grad.clone() for name, w in loaded.model.named_parameters() if w.grad is not None}
     loaded.model.zero_grad(set_to_none=True)
     return found
+
+
+def _pieces(forward: Forward, cuts: Sequence[Sequence[int]]) -> list[list[int]]:
+    """The batches as they are computed."""
+    return [[row] for cut in cuts for row in cut] if forward.alone else [list(cut) for cut in cuts]
 
 
 def _apart(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> float:

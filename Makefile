@@ -54,6 +54,8 @@ reproduce: $(READY)
 
 # Each part is kept: again, it goes on where it stopped.
 EYES := build/eyes
+# One thread: steps of eight short rows are over before a second thread has begun.
+demo-images: export OMP_NUM_THREADS ?= 1
 demo-images: $(READY)
 	@test -d $(EYES)/tower || $(BIN)/didact starter eyes $(EYES)/tower
 	@test -d $(EYES)/starter || $(BIN)/didact join $(EYES)/starter --vision $(EYES)/tower --language starter
